@@ -1,0 +1,163 @@
+"""`edgepin demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import Progress, emit_json, exit_codes, say
+from .options import FILE, bundle_options, find_bundle, make_finder
+
+if TYPE_CHECKING:
+    from .._demo import Attempt, Rate
+
+
+@click.command()
+@click.option(
+    "--people", type=FILE, help="Folder with faces/<name>/… and voices/<name>/… of people to try it on."
+)
+@click.option("--attempts", default=200, show_default=True, type=click.IntRange(10), help="Of each kind.")
+@bundle_options
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@exit_codes
+def demo(
+    people: Path | None,
+    attempts: int,
+    bundle: Path | None,
+    allow_unsigned: bool,
+    precision: str,
+    face_finder: Path | None,
+    as_json: bool,
+) -> None:
+    """Show the whole story: enroll people, then let right ones, forged ones and strangers try.
+
+    Exits with 1 if strangers or half-forged attempts get through more often than the policy promises.
+    """
+    from .. import _demo
+    from .._bundle import Bundle
+    from .._errors import UsageError
+    from .._keys import KeyFile
+    from .._verifier import Verifier
+
+    path = find_bundle(bundle)
+    if people is None:
+        raise UsageError(
+            "the demo needs people to try it on", hint="edgepin render --out people --people 50 --first 10000"
+        )
+    everyone = _demo.list_people(people)
+    progress = Progress()
+    with tempfile.TemporaryDirectory(prefix="edgepin-demo-") as folder:
+        opened = Bundle.open(path, allow_unsigned=allow_unsigned)
+        verifier = Verifier.open(
+            opened,
+            Path(folder) / "enrollments.db",
+            precision=precision,
+            finder=make_finder(face_finder),
+            key=KeyFile(Path(folder) / "store.key"),
+        )
+        with verifier:
+            point = verifier.policy.sets["face+voice"].point
+            if point is None:
+                raise UsageError(
+                    "the bundle's evidence carries no policy", hint="calibrate it on more people"
+                )
+            say(f"bundle {opened.manifest.name}: {opened.signature}; {verifier.about}")
+            say(
+                f"policy: a false match rate of at most {point.fmr:g}, the lowest that its evidence carries "
+                f"({opened.manifest.evidence['subject_pairs']} pairs of people)"
+            )
+            say()
+            for person in everyone[:3]:
+                faces, voices = _demo.enroll(verifier, person)
+                say(f"enrolled {person.name} from {faces} faces and {voices} voices")
+            say()
+            shown = [
+                _demo.attempt(verifier, kind, everyone[number % 3], everyone[(number + 1) % 3], number)
+                if kind != "stranger"
+                else _demo.attempt(verifier, kind, everyone[0], everyone[3], number)
+                for number, kind in enumerate(_demo.KINDS)
+            ]
+            if not as_json:
+                for line in _table(shown):
+                    click.echo(line)
+            for done, person in enumerate(everyone[3:], start=4):
+                _demo.enroll(verifier, person)
+                progress("enrolling everyone", done, len(everyone))
+            rates = [
+                _demo.rate(kind, list(_demo.attempts(verifier, everyone, kind, attempts, progress)))
+                for kind in _demo.KINDS
+            ]
+    over = [rate for rate in rates if rate.kind != "genuine" and rate.low > point.fmr]
+    if as_json:
+        emit_json(
+            "demo",
+            {
+                "policy_fmr": point.fmr,
+                "people": len(everyone),
+                "attempts": [_attempt_json(one) for one in shown],
+                "rates": [dataclasses.asdict(one) for one in rates],
+                "within_policy": not over,
+            },
+        )
+    else:
+        for line in _rates(rates, point.fmr, len(everyone)):
+            click.echo(line)
+    sys.exit(1 if over else 0)
+
+
+def _table(shown: list[Attempt]) -> list[str]:
+    from .._demo import KINDS
+
+    lines = [f"{'attempt':29}{'decision':10}{'LLR':>7}  {'ms by stage':61} reason"]
+    for one in shown:
+        if one.decision is None:
+            lines.append(f"{KINDS[one.kind]:29}{'refused':10}{'':>7}  {'':61} {one.refusal}")
+            continue
+        times: dict[str, float] = {}
+        for stage, ms in one.decision.timings.items():
+            times[stage.replace("_", " ").replace("find face", "find")] = ms
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in times.items() if stage != "quality")
+        reasons = ", ".join(reason.code for reason in one.decision.reasons)
+        answer = "accepted" if one.accepted else "rejected"
+        lines.append(f"{KINDS[one.kind]:29}{answer:10}{one.decision.llr or 0:+7.1f}  {stages:61} {reasons}")
+    return lines
+
+
+def _rates(rates: list[Rate], fmr: float, people: int) -> list[str]:
+    from .._demo import KINDS
+
+    lines = [
+        "",
+        f"{rates[0].attempts} attempts of each kind among {people} people whom nothing was trained or calibrated on:",
+        f"{'attempt':29}{'wrong':>9}{'rate':>9}   95 % interval",
+    ]
+    for one in rates:
+        what = "not accepted" if one.kind == "genuine" else "accepted"
+        lines.append(
+            f"{KINDS[one.kind]:29}{one.wrong:>4}/{one.attempts:<4}{100 * one.wrong / one.attempts:>8.1f}%"
+            f"   {100 * one.low:.2f} to {100 * one.high:.2f} % {what}"
+            + (f", {one.refused} of them captures refused" if one.kind == "genuine" and one.refused else "")
+        )
+    over = [KINDS[one.kind] for one in rates if one.kind != "genuine" and one.low > fmr]
+    lines.append(
+        f"above the policy's {100 * fmr:g} %: {', '.join(over)}"
+        if over
+        else f"no kind of impostor is shown to get through more often than the policy's {100 * fmr:g} %"
+    )
+    return lines
+
+
+def _attempt_json(one: Attempt) -> dict[str, object]:
+    decision = None if one.decision is None else one.decision.to_json()
+    return {
+        "kind": one.kind,
+        "target": one.target,
+        "accepted": one.accepted,
+        "refusal": one.refusal,
+        "decision": decision,
+    }

@@ -1,0 +1,90 @@
+"""The command `edgepin`. Verbs are found by entry points, so that a machine without an extra is told its name."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+
+import click
+
+from .._errors import MissingExtraError
+from .console import exit_codes
+
+# The device's own verbs, and the extra that brings each of the others.
+DEVICE_VERBS = {
+    "demo": "edgepin._cli.demo:demo",
+    "doctor": "edgepin._cli.doctor:doctor",
+    "enroll": "edgepin._cli.enroll:enroll",
+    "evaluate": "edgepin._cli.evaluate:evaluate",
+    "verify": "edgepin._cli.verify:verify",
+}
+EXTRA_VERBS = {
+    "export": ("export", "Quantize trained encoders, calibrate them and write a signed bundle."),
+    "render": ("train", "Draw and voice synthetic people into a folder corpus."),
+    "train": ("train", "Train a face and a voice encoder from a folder corpus."),
+}
+
+
+class Verbs(click.Group):
+    """Imports a verb when it is called: `edgepin verify` must not pay for what trains."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*DEVICE_VERBS, *EXTRA_VERBS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in DEVICE_VERBS:
+            module, _, name = DEVICE_VERBS[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
+        for entry in metadata.entry_points(group="edgepin.verbs"):
+            if entry.name == cmd_name:
+                try:
+                    loaded: click.Command = entry.load()
+                    return loaded
+                except ImportError as error:
+                    return _missing(cmd_name, error.name)
+        return _missing(cmd_name, None) if cmd_name in EXTRA_VERBS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the verbs without importing what the extras bring."""
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in EXTRA_VERBS:
+                rows.append((name, EXTRA_VERBS[name][1]))
+            else:
+                command = self.get_command(ctx, name)
+                rows.append((name, command.get_short_help_str(80) if command else ""))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _missing(verb: str, module: str | None) -> click.Command:
+    extra = EXTRA_VERBS[verb][0]
+
+    @exit_codes
+    def refuse() -> None:
+        lacking = f" ({module} is missing)" if module else ""
+        raise MissingExtraError(
+            f"`edgepin {verb}` needs the `{extra}` extra{lacking}", hint=f"pip install 'edgepin[{extra}]'"
+        )
+
+    return click.Command(
+        verb,
+        callback=refuse,
+        help=EXTRA_VERBS[verb][1],
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgepin")
+def main() -> None:
+    """Face-and-voice verification that runs on the device itself.
+
+    Data goes to stdout, everything for people to stderr.
+
+    \b
+    Exit codes: 0 yes, 1 no, 2 usage, 3 capture not usable, 4 locked out,
+    5 integrity (bundle or store), 6 environment.
+    """

@@ -1,0 +1,118 @@
+"""Options that several verbs share, and opening a verifier from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .._bundle import Bundle
+from .._errors import BundleNotFoundError
+from .._faces import FaceFinder, HaarFinder, YuNetFinder
+from .._policy import Policy
+from .._verifier import PRECISIONS, Verifier
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)  # existence is checked by the decoders, with their exit codes
+
+
+def bundle_options(verb: F) -> F:
+    """--bundle, --allow-unsigned, --precision, --face-finder."""
+    for option in reversed(
+        (
+            click.option(
+                "--bundle",
+                type=FILE,
+                envvar="EDGEPIN_BUNDLE",
+                show_envvar=True,
+                help="The .pin bundle to use. Default: the packaged starter.",
+            ),
+            click.option(
+                "--allow-unsigned", is_flag=True, help="Use a bundle that no trusted key has signed."
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(PRECISIONS),
+                default="fp32",
+                show_default=True,
+                help="Which of the bundle's encoders to run.",
+            ),
+            click.option(
+                "--face-finder",
+                type=FILE,
+                metavar="YUNET.onnx",
+                envvar="EDGEPIN_FACE_FINDER",
+                show_envvar=True,
+                help="A YuNet face detector file. Default: OpenCV's Haar cascades.",
+            ),
+        )
+    ):
+        verb = option(verb)
+    return verb
+
+
+def store_options(verb: F) -> F:
+    """--store, --key-file."""
+    for option in reversed(
+        (
+            click.option(
+                "--store",
+                type=FILE,
+                envvar="EDGEPIN_STORE",
+                show_envvar=True,
+                help="The enrollment database. Default: this user's.",
+            ),
+            click.option(
+                "--key-file",
+                type=FILE,
+                envvar="EDGEPIN_KEY_FILE",
+                show_envvar=True,
+                help="The file of the key that locks the store. Default: this user's, made at first use.",
+            ),
+        )
+    ):
+        verb = option(verb)
+    return verb
+
+
+def find_bundle(path: Path | None) -> Path:
+    """The bundle to use; there is no packaged starter yet, so without a path this says how to make one."""
+    if path is None:
+        raise BundleNotFoundError(
+            "there is no packaged starter bundle in this version",
+            hint="make one: edgepin train --data DIR --out RUN && edgepin export RUN --out site.pin; "
+            "then give --bundle site.pin",
+        )
+    return path
+
+
+def make_finder(path: Path | None) -> FaceFinder:
+    return YuNetFinder(path) if path is not None else HaarFinder()
+
+
+def open_verifier(
+    bundle: Path | None,
+    store: Path | None,
+    *,
+    allow_unsigned: bool,
+    precision: str,
+    face_finder: Path | None,
+    key_file: Path | None,
+    policy: Policy | None = None,
+    store_must_exist: bool = False,
+) -> Verifier:
+    from .._keys import KeyFile
+
+    opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
+    return Verifier.open(
+        opened,
+        store,
+        policy=policy,
+        precision=precision,
+        finder=make_finder(face_finder),
+        key=KeyFile(key_file) if key_file else None,
+        store_must_exist=store_must_exist,
+    )

@@ -1,0 +1,142 @@
+"""The whole story on a folder of people: enroll, then every kind of attempt, counted.
+
+The people must be none of those that the bundle was trained or calibrated on. Nothing here chooses a threshold:
+every attempt is an ordinary `Verifier.verify` at the bundle's default policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ._errors import CaptureError, UsageError
+from ._pipeline import ImageSource, SoundSource
+from ._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+from ._verifier import Decision, Verifier
+from .metrics import binomial_interval
+
+KINDS = {
+    "genuine": "right person",
+    "other_voice": "right face, another's voice",
+    "other_face": "another's face, right voice",
+    "stranger": "a stranger",
+    "silence": "right face, silence",
+    "blank": "blank image, right voice",
+}
+ENROLLED_CAPTURES = 3  # of each modality; the rest are for attempts
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+    faces: tuple[Path, ...]
+    voices: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt on `target`'s enrollment: the decision, or the verdict that refused the capture."""
+
+    kind: str
+    target: str
+    decision: Decision | None
+    refusal: str | None
+
+    @property
+    def accepted(self) -> bool:
+        return self.decision is not None and self.decision.accepted
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Wrong decisions of one kind: genuine attempts not accepted, all others accepted."""
+
+    kind: str
+    wrong: int
+    attempts: int
+    refused: int
+    low: float
+    high: float
+
+
+def list_people(root: Path) -> list[Person]:
+    """People under `root/faces/<name>` and `root/voices/<name>`, with captures to enroll and to attempt with."""
+
+    def files(folder: Path, suffixes: frozenset[str]) -> tuple[Path, ...]:
+        return tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes))
+
+    if not (root / "faces").is_dir() or not (root / "voices").is_dir():
+        raise UsageError(f"{root} is no folder of people", hint="it needs faces/<name>/… and voices/<name>/…")
+    people = [
+        Person(
+            folder.name,
+            files(folder, IMAGE_SUFFIXES),
+            files(root / "voices" / folder.name, SOUND_SUFFIXES),
+        )
+        for folder in sorted((root / "faces").iterdir())
+    ]
+    people = [person for person in people if min(len(person.faces), len(person.voices)) > ENROLLED_CAPTURES]
+    if len(people) < 4:
+        raise UsageError(f"{root} has {len(people)} people with enough captures; four are needed")
+    return people
+
+
+def enroll(verifier: Verifier, person: Person) -> tuple[int, int]:
+    """Enrolls the first usable captures; returns how many faces and voices were."""
+    counts = {"face": 0, "voice": 0}
+    with verifier.enroll(person.name, consent="demonstration") as session:
+        for modality, paths in (("face", person.faces), ("voice", person.voices)):
+            for path in paths[:ENROLLED_CAPTURES]:
+                try:
+                    session.add_face(path) if modality == "face" else session.add_voice(path)
+                except CaptureError:
+                    continue
+                counts[modality] += 1
+    return counts["face"], counts["voice"]
+
+
+def attempt(verifier: Verifier, kind: str, target: Person, other: Person, number: int) -> Attempt:
+    """The `number`-th attempt of a kind: which captures it uses follows from it."""
+
+    def pick(paths: tuple[Path, ...]) -> Path:
+        left = paths[ENROLLED_CAPTURES:]
+        return left[number % len(left)]
+
+    face: ImageSource = pick((other if kind in ("stranger", "other_face") else target).faces)
+    voice: SoundSource = pick((other if kind in ("stranger", "other_voice") else target).voices)
+    if kind == "silence":
+        voice = np.zeros(3 * 16000, np.int16)
+    if kind == "blank":
+        face = np.full((240, 240, 3), 128, np.uint8)
+    try:
+        decision = verifier.verify(target.name, face=face, voice=voice, sample_rate=16000)
+    except CaptureError as error:
+        return Attempt(kind, target.name, None, f"{error.code}: {error}")
+    return Attempt(kind, target.name, decision, None)
+
+
+def attempts(
+    verifier: Verifier, people: list[Person], kind: str, count: int, progress: Callable[[str, int, int], None]
+) -> Iterator[Attempt]:
+    """`count` attempts of a kind, spread over targets and impostors."""
+
+    def one(number: int) -> Attempt:
+        target = number % len(people)
+        other = (target + 1 + (number // len(people)) % (len(people) - 1)) % len(people)
+        return attempt(verifier, kind, people[target], people[other], number // len(people))
+
+    with ThreadPoolExecutor() as pool:
+        for done, made in enumerate(pool.map(one, range(count)), start=1):
+            progress(f"attempts: {KINDS[kind]}", done, count)
+            yield made
+
+
+def rate(kind: str, made: list[Attempt]) -> Rate:
+    """Wrong decisions with their exact 95 % interval (Clopper and Pearson 1934)."""
+    wrong = sum(one.accepted == (kind != "genuine") for one in made)
+    low, high = binomial_interval(wrong, len(made))
+    return Rate(kind, wrong, len(made), sum(one.refusal is not None for one in made), low, high)

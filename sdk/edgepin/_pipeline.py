@@ -1,0 +1,138 @@
+"""From a capture to its embeddings: the one way that enrollment, verification, calibration and evaluation share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgepin_kernels import LogMel, LogMelSpec
+from numpy.typing import NDArray
+
+from ._audio import decode_audio, prepare, trim_silence
+from ._errors import CaptureError, EdgePinError, UsageError
+from ._faces import FaceFinder, FaceSpec, find_and_align, resize_crop
+from ._image import check_image, decode_image
+from ._quality import check_face_crop, check_voice
+from ._runtime import Runtime
+
+ImageSource = str | Path | bytes | NDArray[np.uint8]
+SoundSource = str | Path | bytes | NDArray[Any]
+
+MAX_VOICE_SECONDS = 10.0
+"""No more than this of a capture is encoded: it costs time and adds little."""
+
+
+@dataclass
+class Timings:
+    """Milliseconds by stage, summed where a stage ran twice."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What an encoder makes of one capture: two unit vectors, float32 (256,)."""
+
+    identity: NDArray[np.float32]
+    pin: NDArray[np.float32]
+
+
+class Pipeline:
+    """Captures to embeddings. Thread-safe where its runtime and finder are."""
+
+    def __init__(
+        self, runtime: Runtime, finder: FaceFinder, face_spec: FaceSpec, log_mel: LogMelSpec
+    ) -> None:
+        self.runtime, self.finder, self.face_spec = runtime, finder, face_spec
+        self.log_mel = LogMel(log_mel)
+
+    def face(
+        self, source: ImageSource, *, cropped: bool = False, gate: bool = True, timings: Timings | None = None
+    ) -> Embedding:
+        """Embeds a face. `gate=False` leaves the quality verdicts out (for benchmarks). Raises CaptureError."""
+        timings = timings or Timings()
+        return self.encode(
+            "face", self.face_input(source, cropped=cropped, gate=gate, timings=timings), timings
+        )
+
+    def voice(
+        self,
+        source: SoundSource,
+        *,
+        sample_rate: int | None = None,
+        seconds: float | None = None,
+        gate: bool = True,
+        timings: Timings | None = None,
+    ) -> Embedding:
+        """Embeds a voice from a file, bytes, or an array with its `sample_rate`; `seconds` takes the first of it."""
+        timings = timings or Timings()
+        batch = self.voice_input(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
+        return self.encode("voice", batch, timings)
+
+    def face_input(
+        self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings
+    ) -> NDArray[np.uint8]:
+        """What the face encoder takes: uint8 (1, S, S, 3) RGB."""
+        with timings.stage("decode"):
+            image = check_image(source) if isinstance(source, np.ndarray) else decode_image(source)
+        with timings.stage("find_face"):
+            crop = (
+                resize_crop(image, self.face_spec)
+                if cropped
+                else find_and_align(image, self.finder, self.face_spec)
+            )
+        if gate:
+            with timings.stage("quality"):
+                check_face_crop(crop, (image.shape[0], image.shape[1]))
+        return crop[None]
+
+    def voice_input(
+        self,
+        source: SoundSource,
+        *,
+        sample_rate: int | None,
+        seconds: float | None,
+        gate: bool,
+        timings: Timings,
+    ) -> NDArray[np.float32]:
+        """What the voice encoder takes: float32 (1, T, M)."""
+        with timings.stage("decode"):
+            if isinstance(source, np.ndarray):
+                if sample_rate is None:
+                    raise UsageError("an array of samples needs its sample_rate")
+                samples, rate = source, sample_rate
+            else:
+                samples, rate = decode_audio(source)
+            if seconds is not None:
+                samples = samples[: round(seconds * rate)]
+            pcm = trim_silence(prepare(samples, rate))
+        if gate:
+            with timings.stage("quality"):
+                check_voice(pcm)
+        spec = self.log_mel.spec
+        pcm = pcm[: int(MAX_VOICE_SECONDS * spec.sample_rate)]
+        if spec.num_frames(len(pcm)) < 1:
+            raise CaptureError("the sound is shorter than one frame", code="too_short")
+        with timings.stage("log_mel"):
+            return self.log_mel(pcm)[None]
+
+    def encode(self, modality: str, batch: NDArray[Any], timings: Timings) -> Embedding:
+        """Runs one encoder on a batch of one. Values that are not finite are an error, never a score."""
+        with timings.stage(f"encode_{modality}"):
+            identity, pin = self.runtime.encode(modality, batch)
+        if not (np.isfinite(identity).all() and np.isfinite(pin).all()):
+            raise EdgePinError(f"the {modality} encoder gave values that are not finite")
+        return Embedding(identity[0], pin[0])

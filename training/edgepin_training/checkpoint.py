@@ -1,0 +1,121 @@
+"""A run on disk: `run.json` (what it was told and trained on) and `checkpoint.safetensors` (where it stands).
+
+The checkpoint is one file, written beside and renamed, so that a killed run leaves a whole older one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from edgepin._errors import IntegrityError, UsageError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import TrainConfig
+from .encoders import FaceEncoder, VoiceEncoder
+
+RUN_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained pair of encoders in evaluation mode, and where it comes from."""
+
+    path: Path
+    config: TrainConfig
+    corpus: dict[str, Any]
+    step: int
+    face: FaceEncoder
+    voice: VoiceEncoder
+
+
+def build_encoders(config: TrainConfig, num_mels: int) -> tuple[FaceEncoder, VoiceEncoder]:
+    return (
+        FaceEncoder(config.face_width, config.dropout, config.face_size),
+        VoiceEncoder(config.voice_width, config.dropout, num_mels),
+    )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_run(path: Path, config: TrainConfig, corpus: dict[str, Any]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": 1, "config": config.to_json(), "corpus": corpus}, indent=2) + "\n"
+    write_atomically(path / RUN_FILE, text.encode())
+
+
+def read_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    try:
+        values = json.loads((path / RUN_FILE).read_text("utf-8"))
+        return TrainConfig.from_json(values["config"]), values["corpus"]
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} holds no training run", hint="make one with `edgepin train --out RUN`"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path / RUN_FILE} is damaged: {error}") from error
+
+
+def save_checkpoint(path: Path, step: int, modules: nn.ModuleDict, optimizer: torch.optim.AdamW) -> None:
+    tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in modules.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer.{number}.{name}"] = value
+    beside = path / (CHECKPOINT_FILE + ".part")
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()}, beside, metadata={"step": str(step)}
+    )
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path / CHECKPOINT_FILE)
+
+
+def load_checkpoint(path: Path, modules: nn.ModuleDict, optimizer: torch.optim.AdamW | None = None) -> int:
+    """Fills the modules (those the checkpoint has) and the optimizer; returns the step."""
+    file = path / CHECKPOINT_FILE
+    if not file.is_file():
+        raise UsageError(
+            f"{path} holds no checkpoint yet", hint="let the training run to its first checkpoint"
+        )
+    try:
+        with safe_open(file, "pt") as archive:
+            step = int(archive.metadata()["step"])
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
+        prefixes = tuple(f"{name}." for name in modules)
+        model = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        modules.load_state_dict({name: value for name, value in model.items() if name.startswith(prefixes)})
+        if optimizer is not None:
+            states: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith("optimizer."):
+                    _, number, key = name.split(".")
+                    states.setdefault(int(number), {})[key] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise IntegrityError(f"{file} is damaged, or of other encoders: {error}") from error
+    return step
+
+
+def load_run(path: str | Path) -> Run:
+    """The encoders of a run, as of its last checkpoint, in evaluation mode."""
+    from edgepin_kernels import LogMelSpec
+
+    path = Path(path)
+    config, corpus = read_run(path)
+    face, voice = build_encoders(config, LogMelSpec.preset(config.log_mel).num_mels)
+    step = load_checkpoint(path, nn.ModuleDict({"face": face, "voice": voice}))
+    return Run(path, config, corpus, step, face.eval(), voice.eval())

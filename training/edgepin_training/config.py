@@ -1,0 +1,104 @@
+"""What a training run is told: one flat, frozen value, read from TOML and kept with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepin._errors import UsageError
+from edgepin._faces import FaceSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of a run. The defaults train the full-size encoders on a few hundred people or more."""
+
+    seed: int = 0
+    steps: int = 3000
+    batch_size: int = 64  # captures of each modality a step
+    learning_rate: float = 2e-3  # peak of AdamW's, after `warmup` steps, then a cosine down to zero
+    warmup: int = 100
+    weight_decay: float = 2e-2
+    save_every: int = 200  # steps between checkpoints
+
+    # Encoders: channel counts grow with these; (1.0, 1.0) are about 1 M parameters each.
+    face_width: float = 1.0
+    voice_width: float = 1.0
+    dropout: float = 0.1
+
+    # Identity loss: additive-margin softmax (Wang et al. 2018, eq. 6).
+    margin: float = 0.2
+    scale: float = 30.0
+    # Cross-modal loss: symmetric InfoNCE between the pins of a person's face and voice, where the corpus has pairs.
+    cross_modal_weight: float = 1.0
+    temperature: float = 0.1
+
+    log_mel: str = "kaldi"
+    voice_seconds: float = 2.0  # length of a training crop
+    # Each speed makes another class of every speaker: a faster voice is another voice.
+    speeds: tuple[float, ...] = (1.0, 0.9, 1.1)
+
+    # Share of the paired people that is kept from training, for the export to calibrate on.
+    hold_out: float = 0.2
+
+    face_size: int = 64
+    augment: float = 1.0  # strength of the augmentations; 0 turns them off
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every", "face_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1")
+        for name in ("learning_rate", "face_width", "voice_width", "scale", "temperature", "voice_seconds"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be above 0")
+        if not 0 <= self.hold_out < 1:
+            raise UsageError("hold_out must be in [0, 1)")
+        if not self.speeds or self.speeds[0] != 1.0:
+            raise UsageError("speeds must start with 1.0, the speed of the pairs")
+
+    @property
+    def face_spec(self) -> FaceSpec:
+        return FaceSpec(size=self.face_size)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "speeds": list(self.speeds)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UsageError(
+                f"unknown training option: {', '.join(unknown)}", hint=f"known are: {', '.join(known)}"
+            )
+        checked = {name: _checked(name, value, known[name].default) for name, value in values.items()}
+        return cls(**checked)
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainConfig:
+        try:
+            return cls.from_json(tomllib.loads(Path(path).read_text("utf-8")))
+        except OSError as error:
+            raise UsageError(f"the configuration {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"the configuration {path} is not TOML: {error}") from error
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not all(isinstance(item, (int, float)) for item in value):
+            raise UsageError(f"{name} must be a list of numbers")
+        return tuple(float(item) for item in value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise UsageError(f"{name} must be of type {type(default).__name__}, not {type(value).__name__}")
+    return value

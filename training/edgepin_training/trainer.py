@@ -1,0 +1,236 @@
+"""The training loop: an identity loss for each modality and a cross-modal loss where faces and voices are paired."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from edgepin._errors import UsageError
+from edgepin_kernels import LogMel, LogMelSpec
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .augment import augment_face, augment_voice, crop_voice, mask_log_mel
+from .checkpoint import CHECKPOINT_FILE, build_encoders, load_checkpoint, read_run, save_checkpoint, write_run
+from .config import TrainConfig
+from .corpus import Corpus
+from .encoders import EMBEDDING_DIM
+from .losses import additive_margin_softmax, symmetric_info_nce
+
+Report = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    faces: Tensor  # (N, S, S, 3) uint8
+    face_labels: Tensor  # (N,)
+    log_mels: Tensor  # (N, T, M) float32
+    voice_labels: Tensor  # (N,)
+    paired: Tensor  # (P,) rows in which face and voice are the same person's
+    pair_labels: Tensor  # (P,) who that is
+
+
+class Sampler:
+    """Draws batches. Batch `step` depends on (seed, step) alone, which makes a resumed run exact."""
+
+    def __init__(self, corpus: Corpus, config: TrainConfig) -> None:
+        self.corpus, self.config = corpus, config
+        self.log_mel = LogMel(LogMelSpec.preset(config.log_mel))
+        self.face_index, self.voice_index = corpus.faces.of(), corpus.voices.of()
+        self.pairs = sorted(corpus.pairs.items())
+        # A speaker's share of a batch grows with the root of the number of their captures: many say more, not all.
+        self.voice_weights = _root_weights(corpus.voices.names, self.voice_index)
+        self.face_weights = _root_weights(corpus.faces.names, self.face_index)
+        self.speeds = [_at_speed(corpus.voices.items, speed) for speed in config.speeds]
+
+    @property
+    def voice_classes(self) -> int:
+        return len(self.corpus.voices.names) * len(self.speeds)
+
+    def draw(self, step: int) -> Batch:
+        config, rng = self.config, np.random.default_rng((self.config.seed, step))
+        names, speeds, faces, voices, paired = self._choose(rng)
+        crops = np.stack(
+            [augment_face(self.corpus.faces.items[index], rng, config.augment) for index in faces]
+        )
+        samples = int(config.voice_seconds * 16000)
+        pcm = np.stack(
+            [self._voice(index, speed, samples, rng) for index, speed in zip(voices, speeds, strict=True)]
+        )
+        features = self.log_mel(pcm)
+        mask_log_mel(features, rng, config.augment)
+        speakers = len(self.corpus.voices.names)
+        return Batch(
+            torch.from_numpy(crops),
+            torch.from_numpy(self.corpus.faces.labels[faces]),
+            torch.from_numpy(features),
+            torch.from_numpy(self.corpus.voices.labels[voices] + speakers * np.array(speeds)),
+            torch.tensor(paired, dtype=torch.int64),
+            torch.tensor([names[row] for row in paired], dtype=torch.int64),
+        )
+
+    def _choose(self, rng: Generator) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+        """Who is in the batch: person numbers, speeds, face and voice captures, and the rows that are pairs."""
+        size = self.config.batch_size
+        speeds = [int(speed) for speed in rng.integers(0, len(self.speeds), size)]
+        if self.pairs:
+            names = [int(number) for number in _spread(rng, len(self.pairs), size, None)]
+            people = [self.pairs[number] for number in names]
+            voices = [self._one(self.voice_index[speaker], rng) for speaker, _ in people]
+            faces = [self._one(self.face_index[person], rng) for _, person in people]
+            return names, speeds, faces, voices, [row for row, speed in enumerate(speeds) if speed == 0]
+        voice_names = [
+            self.corpus.voices.names[i] for i in _spread(rng, len(self.voice_index), size, self.voice_weights)
+        ]
+        face_names = [
+            self.corpus.faces.names[i] for i in _spread(rng, len(self.face_index), size, self.face_weights)
+        ]
+        voices = [self._one(self.voice_index[name], rng) for name in voice_names]
+        faces = [self._one(self.face_index[name], rng) for name in face_names]
+        return [], speeds, faces, voices, []
+
+    @staticmethod
+    def _one(indices: list[int], rng: Generator) -> int:
+        return indices[int(rng.integers(len(indices)))]
+
+    def _voice(self, index: int, speed: int, samples: int, rng: Generator) -> NDArray[np.int16]:
+        pool = self.speeds[speed]
+        voice = crop_voice(pool[index], samples, rng)
+        other = crop_voice(pool[int(rng.integers(len(pool)))], samples, rng)
+        return augment_voice(voice, other, rng, self.config.augment)
+
+
+def train(corpus: Corpus, config: TrainConfig, out: Path, *, report: Report | None = None) -> None:
+    """Trains to `config.steps`, from the checkpoint in `out` if there is one. Raises UsageError if that one differs."""
+    summary = _summarize(corpus)
+    start = 0
+    sampler = Sampler(corpus, config)
+    torch.manual_seed(config.seed)
+    face, voice = build_encoders(config, sampler.log_mel.spec.num_mels)
+    modules = nn.ModuleDict(
+        {
+            "face": face,
+            "voice": voice,
+            "centers": nn.ParameterDict(
+                {
+                    "face": nn.Parameter(torch.randn(len(corpus.faces.names), EMBEDDING_DIM)),
+                    "voice": nn.Parameter(torch.randn(sampler.voice_classes, EMBEDDING_DIM)),
+                }
+            ),
+        }
+    )
+    optimizer = torch.optim.AdamW(
+        modules.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    if (out / CHECKPOINT_FILE).exists():
+        if read_run(out) != (config, summary):
+            raise UsageError(f"{out} holds a run with other options or data", hint="choose another --out")
+        start = load_checkpoint(out, modules, optimizer)
+    else:
+        write_run(out, config, summary)
+    modules.train()
+    began = time.monotonic()
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        torch.manual_seed(1_000_003 * config.seed + step)  # dropout, too, by step alone
+        losses = _step(sampler.draw(step), modules, optimizer, config)
+        done = step + 1
+        if done % config.save_every == 0 or done == config.steps:
+            save_checkpoint(out, done, modules, optimizer)
+        elapsed = time.monotonic() - began
+        figures = {
+            "step": done,
+            "steps": config.steps,
+            **losses,
+            "seconds_left": elapsed / (done - start) * (config.steps - done),
+        }
+        if done % 20 == 0 or done == config.steps:
+            with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
+        if report:
+            report(figures)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """A linear warm-up, then a half cosine to zero at the last step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _step(
+    batch: Batch, modules: nn.ModuleDict, optimizer: torch.optim.AdamW, config: TrainConfig
+) -> dict[str, float]:
+    face_identity, face_pin = modules["face"](batch.faces)
+    voice_identity, voice_pin = modules["voice"](batch.log_mels)
+    centers = modules["centers"]
+    face_loss, face_accuracy = additive_margin_softmax(
+        face_identity, centers["face"], batch.face_labels, margin=config.margin, scale=config.scale
+    )
+    voice_loss, voice_accuracy = additive_margin_softmax(
+        voice_identity, centers["voice"], batch.voice_labels, margin=config.margin, scale=config.scale
+    )
+    loss = face_loss + voice_loss
+    figures = {
+        "face_loss": face_loss.item(),
+        "face_accuracy": face_accuracy.item(),
+        "voice_loss": voice_loss.item(),
+        "voice_accuracy": voice_accuracy.item(),
+    }
+    if len(batch.paired) > 1:
+        cross = symmetric_info_nce(
+            face_pin[batch.paired], voice_pin[batch.paired], batch.pair_labels, temperature=config.temperature
+        )
+        loss = loss + config.cross_modal_weight * cross
+        figures["cross_modal_loss"] = cross.item()
+    if not torch.isfinite(loss):
+        raise UsageError("the loss is not finite any more", hint="lower learning_rate")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
+    optimizer.step()
+    return figures
+
+
+def _summarize(corpus: Corpus) -> dict[str, Any]:
+    face, voice = corpus.faces, corpus.voices
+    return {
+        "faces": {"people": len(face.names), "captures": len(face.items), "refused": face.refused},
+        "voices": {
+            "people": len(voice.names),
+            "captures": len(voice.items),
+            "refused": voice.refused,
+            "minutes": round(sum(map(len, voice.items)) / 16000 / 60, 1),
+        },
+        "pairs": len(corpus.pairs),
+        "held_out": corpus.held_out,
+        "sources": corpus.sources,
+    }
+
+
+def _root_weights(names: tuple[str, ...], index: dict[str, list[int]]) -> NDArray[np.float64]:
+    weights = np.sqrt([len(index[name]) for name in names])
+    return weights / weights.sum()
+
+
+def _spread(rng: Generator, count: int, size: int, weights: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    """`size` of `count`, without repetition where there are enough."""
+    return rng.choice(count, size, replace=count < size, p=weights)
+
+
+def _at_speed(items: list[NDArray[Any]], speed: float) -> list[NDArray[Any]]:
+    import soxr
+
+    return (
+        items if speed == 1.0 else [soxr.resample(pcm, 16000 * speed, 16000, quality="MQ") for pcm in items]
+    )
