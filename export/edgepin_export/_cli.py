@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from edgepin._cli.console import Progress, emit_json, exit_codes, say
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgepin._calibration import TrialSet
 from edgepin._errors import CaptureError, UsageError
 from edgepin._pipeline import Pipeline, Timings
 from edgepin._runtime import Runtime
 from edgepin.metrics import eer
 from edgepin_training.corpus import IMAGES, SOUNDS, list_captures
-from numpy.typing import NDArray
 
 MAX_PEOPLE = 400
 """More would make more evidence than the ladder of policies needs, and matrices that do not fit."""

@@ -1,7 +1,7 @@
 """Sound in, 16 kHz mono int16 speech out.
 
-`load_voice` is the whole way of a file: `decode_audio` -> `prepare` -> `trim_silence`. A microphone enters at `prepare`.
-Decoding is libsndfile's and resampling is libsoxr's; what is here decides what may reach them.
+`load_voice` is the whole way of a file: `decode_audio` -> `prepare` -> `trim_silence`. A microphone enters at
+`prepare`. Decoding is libsndfile's and resampling is libsoxr's; what is here decides what may reach them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ MAX_AUDIO_BYTES = 64 << 20
 
 _BLOCK_VALUES = 1 << 20  # decoded at a time, over all channels: bounds the memory whatever the header says
 
-# Trimming: 10 ms frames; a frame is active when its level is within _ACTIVE_RANGE_DB of the loud ones (their 95th percentile)
-# and above _FLOOR_DB. Three active frames of five in a row make an onset, so that one click does not.
+_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's answer for a FLAC stream that was written to a pipe
+
+# Trimming: 10 ms frames; a frame is active when its level is within _ACTIVE_RANGE_DB of the loud ones (their
+# 95th percentile) and above _FLOOR_DB. Three active frames of five in a row make an onset, so that one click
+# does not.
 _FRAME = SAMPLE_RATE // 100
 _ACTIVE_RANGE_DB = 35.0
 _FLOOR_DB = -65.0
 _MARGIN = SAMPLE_RATE // 10
 
+_PIPED = "the file was cut short, or written to a pipe: write it to a file again"
 _RETRY = "record it again as WAV, FLAC or Ogg"
 
 
@@ -42,12 +46,13 @@ def decode_audio(
 ) -> tuple[npt.NDArray[np.float32], int]:
     """Decode a WAV, FLAC or Ogg (Vorbis, Opus) file to `(pcm, sample_rate)`.
 
-    `pcm` is float32 `(samples,)`, the mean of the channels, in [-1, 1]. With `seconds`, only the beginning is decoded (and `max_seconds`
-    bounds `seconds`, not the file).
+    `pcm` is float32 `(samples,)`, the mean of the channels, in [-1, 1]. With `seconds`, only the beginning is
+    decoded (and `max_seconds` bounds `seconds`, not the file).
 
-    Raises `UsageError` where there is no such file, and `CaptureError` with code `damaged` (not such a file, cut short, or
-    a header that does not match), `too_large` (over 64 MiB), `too_long`, `too_short` (no samples), `unsupported` (a rate outside
-    8-192 kHz, more than 32 channels) or `not_finite`. Sizes are checked on the header, before decoding.
+    Raises `UsageError` where there is no such file, and `CaptureError` with code `damaged` (not such a file,
+    cut short, or a header that does not match), `too_large` (over 64 MiB), `too_long`, `too_short` (no
+    samples), `unsupported` (a rate outside 8-192 kHz, more than 32 channels) or `not_finite`. Sizes are
+    checked on the header, before decoding.
     """
     if seconds is not None and not 0 < seconds <= max_seconds:
         raise UsageError(f"seconds must lie in (0, {max_seconds:g}], not {seconds}")
@@ -60,12 +65,16 @@ def decode_audio(
             wanted = _frames_wanted(file, max_seconds, seconds)
             pcm = _read_mono(file, wanted)
             sample_rate = int(file.samplerate)
-    # libsndfile's errors; the others are what its Python layer raises on headers that contradict themselves.
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except CaptureError:
+        raise
+    # Besides libsndfile's errors its Python layer raises others, on headers that contradict themselves.
+    except Exception as error:
         raise CaptureError(f"the sound cannot be decoded: {error}", code="damaged", hint=_RETRY) from None
     if pcm.shape[0] < wanted:
         raise CaptureError(
-            f"the sound stops after {pcm.shape[0]} of {wanted} samples", code="damaged", hint="the file was cut short"
+            f"the sound stops after {pcm.shape[0]} of {wanted} samples",
+            code="damaged",
+            hint="the file was cut short",
         )
     if not np.isfinite(pcm).all():
         raise CaptureError("the sound has samples that are not finite", code="not_finite", hint=_RETRY)
@@ -73,14 +82,14 @@ def decode_audio(
     return pcm, sample_rate
 
 
-def prepare(pcm: npt.NDArray[Any], sample_rate: int) -> npt.NDArray[np.int16]:
+def prepare(pcm: npt.NDArray[Any], sample_rate: float) -> npt.NDArray[np.int16]:
     """Samples of any usual kind to int16 `(samples,)`, mono, 16 kHz.
 
-    `pcm` is int16, int32, float32 or float64 (floats in [-1, 1]; what is beyond is clipped), `(samples,)` or `(samples, channels)`; channels
-    are averaged. int16 mono at 16 kHz comes back unchanged.
+    `pcm` is int16, int32, float32 or float64 (floats in [-1, 1]; what is beyond is clipped), `(samples,)` or
+    `(samples, channels)`; channels are averaged. int16 mono at 16 kHz comes back unchanged.
 
-    Raises `UsageError` for another dtype, shape or a rate outside 8-192 kHz, and `CaptureError` with code `not_finite` or `too_short`
-    (no samples).
+    Raises `UsageError` for another dtype, shape or a rate outside 8-192 kHz, and `CaptureError` with code
+    `not_finite` or `too_short` (no samples).
     """
     if not isinstance(pcm, np.ndarray):
         raise UsageError(f"pcm must be a numpy array, not {type(pcm).__name__}")
@@ -88,18 +97,22 @@ def prepare(pcm: npt.NDArray[Any], sample_rate: int) -> npt.NDArray[np.int16]:
         raise UsageError(f"pcm must be int16, int32, float32 or float64, not {pcm.dtype}")
     if pcm.ndim not in (1, 2) or (pcm.ndim == 2 and not 1 <= pcm.shape[1] <= MAX_CHANNELS):
         raise UsageError(f"pcm must be (samples,) or (samples, channels), not {pcm.shape}")
-    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate:
+    # Sound devices report their rate as a float, so a whole one is taken.
+    number = isinstance(sample_rate, (int, float, np.number)) and not isinstance(sample_rate, bool)
+    if not number or not float(sample_rate).is_integer():
         raise UsageError(f"sample_rate must be a whole number of hertz, not {sample_rate!r}")
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise UsageError(f"sample_rate must lie in {MIN_SAMPLE_RATE}-{MAX_SAMPLE_RATE} Hz, not {sample_rate}")
     if pcm.shape[0] == 0:
-        raise CaptureError("the sound has no samples", code="too_short", hint="record at least 2 seconds of speech")
+        raise _no_samples()
     if pcm.ndim == 2 and pcm.shape[1] == 1:
         pcm = pcm[:, 0]
     if pcm.dtype == np.int16 and pcm.ndim == 1 and sample_rate == SAMPLE_RATE:
         return np.ascontiguousarray(pcm, dtype=np.int16)
     if pcm.dtype.kind == "f" and not np.isfinite(pcm).all():
-        raise CaptureError("the sound has samples that are not finite", code="not_finite", hint="check the source")
+        raise CaptureError(
+            "the sound has samples that are not finite", code="not_finite", hint="check the source"
+        )
 
     mono = pcm.mean(axis=1, dtype=np.float64) if pcm.ndim == 2 else pcm
     scale = {"int16": 2.0**-15, "int32": 2.0**-31}.get(pcm.dtype.name, 1.0)
@@ -110,18 +123,19 @@ def prepare(pcm: npt.NDArray[Any], sample_rate: int) -> npt.NDArray[np.int16]:
 
         unit = np.asarray(soxr.resample(unit, int(sample_rate), SAMPLE_RATE, quality="HQ"), dtype=np.float32)
         if unit.shape[0] == 0:
-            raise CaptureError("the sound has no samples", code="too_short", hint="record at least 2 seconds of speech")
+            raise _no_samples()
     return np.asarray(np.clip(np.rint(unit * 32768.0), -32768, 32767), dtype=np.int16)
 
 
 def trim_silence(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """Cut leading and trailing silence off 16 kHz speech, leaving 0.1 s of it (a view; int16 `(samples,)` both ways).
+    """Cut leading and trailing silence off 16 kHz speech, leaving 0.1 s of it: int16 `(samples,)`, a view.
 
-    Silence is what lies 35 dB under the loud frames or under -65 dBFS. Sound that is silent throughout comes back whole: whether it can be
-    used is for the quality check to say.
+    Silence is what lies 35 dB under the loud frames or under -65 dBFS. Sound that is silent throughout comes
+    back whole: whether it can be used is for the quality check to say.
     """
     active = active_frames(pcm)
-    onset = np.convolve(active, np.ones(5, dtype=np.int64), mode="same") >= 3
+    count = np.concatenate(([0], np.cumsum(np.pad(active, 2).astype(np.int64))))
+    onset = count[5:] - count[:-5] >= 3  # of the five frames around each
     where = np.flatnonzero(active & onset)
     if where.shape[0] == 0:
         return pcm
@@ -130,7 +144,8 @@ def trim_silence(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 
 def load_voice(source: str | Path | bytes, *, seconds: float | None = None) -> npt.NDArray[np.int16]:
-    """A sound file as trimmed speech: int16 `(samples,)`, mono, 16 kHz; with `seconds`, of its first seconds only.
+    """A sound file as trimmed speech: int16 `(samples,)`, mono, 16 kHz; with `seconds`, of its beginning
+    only.
 
     Raises what `decode_audio` raises.
     """
@@ -139,7 +154,7 @@ def load_voice(source: str | Path | bytes, *, seconds: float | None = None) -> n
 
 
 def frame_levels(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Level of each whole 10 ms frame in dBFS (a full-scale square wave is 0), its mean removed: a constant offset is silence."""
+    """Level of each whole 10 ms frame, its mean removed, in dBFS (a full-scale square wave is 0)."""
     frames = pcm[: pcm.shape[0] // _FRAME * _FRAME].reshape(-1, _FRAME).astype(np.float32)
     frames -= frames.mean(axis=1, keepdims=True)
     power = np.einsum("ij,ij->i", frames, frames) / np.float32(_FRAME * 32768.0**2)
@@ -156,7 +171,7 @@ def active_frames(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
 
 
 def _check_container(data: bytes) -> None:
-    """Let only the three containers through: libsndfile reads 25, most of them never met and seldom fuzzed."""
+    """Let only the three containers through: libsndfile reads 25, most of them never met here."""
     if data[:4] in (b"fLaC", b"OggS"):
         return
     if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
@@ -167,7 +182,7 @@ def _check_container(data: bytes) -> None:
 
 
 def _check_wav_length(data: bytes, order: str) -> None:
-    """Refuse a data chunk that promises more bytes than there are: libsndfile would quietly read what is left."""
+    """Refuse a data chunk that promises more than there is: libsndfile would quietly read what is left."""
     position = 12
     while position + 8 <= len(data):
         name = data[position : position + 4]
@@ -177,7 +192,7 @@ def _check_wav_length(data: bytes, order: str) -> None:
                 raise CaptureError(
                     f"the WAV header promises {length} bytes of sound and {len(data) - position - 8} are there",
                     code="damaged",
-                    hint="the file was cut short, or piped without a length: write it again",
+                    hint=_PIPED,
                 )
             return
         position += 8 + length + (length & 1)
@@ -185,24 +200,37 @@ def _check_wav_length(data: bytes, order: str) -> None:
 
 
 def _frames_wanted(file: Any, max_seconds: float, seconds: float | None) -> int:
+    """How many frames to decode, after the header's own words are checked."""
     rate, frames = int(file.samplerate), int(file.frames)
     if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or not 1 <= file.channels <= MAX_CHANNELS:
         raise CaptureError(
-            f"sound of {rate} Hz and {file.channels} channels is not supported", code="unsupported", hint=_RETRY
+            f"sound of {rate} Hz and {file.channels} channels is not supported",
+            code="unsupported",
+            hint=_RETRY,
         )
     if frames <= 0:
-        raise CaptureError("the sound has no samples", code="too_short", hint="record at least 2 seconds of speech")
+        raise _no_samples()
+    if frames == _UNKNOWN_FRAMES:  # whether all of it is there could not be told, as with such WAV files
+        raise CaptureError("the FLAC file does not state its length", code="damaged", hint=_PIPED)
     if seconds is not None:
         return min(frames, max(1, round(seconds * rate)))
     if frames > max_seconds * rate:
         raise CaptureError(
-            f"the sound is longer than {max_seconds:g} s", code="too_long", hint="a few seconds of speech are enough"
+            f"the sound is longer than {max_seconds:g} s",
+            code="too_long",
+            hint="a few seconds of speech are enough",
         )
     return frames
 
 
+def _no_samples() -> CaptureError:
+    return CaptureError(
+        "the sound has no samples", code="too_short", hint="record at least 2 seconds of speech"
+    )
+
+
 def _read_mono(file: Any, frames: int) -> npt.NDArray[np.float32]:
-    """Up to `frames` frames, channels averaged block by block: memory follows the decoded length, not channels times it."""
+    """Up to `frames` frames, channels averaged block by block: many channels take no more memory than one."""
     block = max(1, _BLOCK_VALUES // file.channels)
     parts: list[npt.NDArray[np.float32]] = []
     left = frames

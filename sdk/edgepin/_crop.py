@@ -1,8 +1,8 @@
 """One crop geometry: where in the crop the two eye centers land, and the two ways of getting there.
 
-Training and the device make crops by this code, so that an encoder sees on the device what it was trained on. Image coordinates are
-OpenCV's: the center of the first pixel is (0, 0). `FaceSpec` counts in fractions of the crop's side from its edge, so that it
-means the same at every size.
+Training and the device make crops by this code, so that an encoder sees on the device what it was trained on.
+Image coordinates are OpenCV's: the center of the first pixel is (0, 0). `FaceSpec` counts in fractions of the
+crop's side from its edge, so that it means the same at every size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._errors import CaptureError, UsageError
+from ._errors import CaptureError
 from ._image import check_image
 
 Point = tuple[float, float]
@@ -35,9 +35,10 @@ _MAX_SUPERSAMPLING = 16
 class FaceSpec:
     """The crop: `size` px square, with the eye centers at `left_eye` and `right_eye`.
 
-    The eyes are (x, y) in fractions of the side; `left_eye` is the eye at the image's left (the person's right one). The defaults are the mean eye
-    centers of 600 tight crops of faces in the wild, so that aligned crops and such crops look alike. Raises `ValueError` on a
-    size outside 16-1024 or eyes that do not lie left and right inside the crop.
+    The eyes are (x, y) in fractions of the side; `left_eye` is the eye at the image's left (the person's
+    right one). The defaults are the mean eye centers of 600 tight crops of faces in the wild, so that aligned
+    crops and such crops look alike. Raises `ValueError` on a size outside 16-1024 or eyes that do not lie
+    left and right inside the crop.
     """
 
     size: int = 64
@@ -50,7 +51,9 @@ class FaceSpec:
         for name in ("left_eye", "right_eye"):
             object.__setattr__(self, name, _fraction_point(name, getattr(self, name)))
         if self.right_eye[0] - self.left_eye[0] < 0.1:
-            raise ValueError(f"right_eye must lie at least 0.1 right of left_eye, not {self.left_eye}, {self.right_eye}")
+            raise ValueError(
+                f"right_eye must lie at least 0.1 right of left_eye, not {self.left_eye}, {self.right_eye}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -66,7 +69,8 @@ class FaceSpec:
 
 @dataclass(frozen=True)
 class Face:
-    """A found face, in px of the image: eye centers (x, y), `box` (x, y, width, height) and the finder's own score.
+    """A found face, in px of the image: eye centers (x, y), `box` (x, y, width, height) and the finder's own
+    score.
 
     `left_eye` is the eye at the image's left.
     """
@@ -88,7 +92,8 @@ class Face:
 
 
 def similarity(face: Face, spec: FaceSpec, size: int) -> npt.NDArray[np.float64]:
-    """The (2, 3) similarity transform from image px to px of a crop of `size`, which maps the eye centers onto the spec's.
+    """The (2, 3) similarity transform from image px to px of a crop of `size`, which maps the eye centers
+    onto the spec's.
 
     Two points fix it: with points as complex numbers, z -> a z + b.
     """
@@ -105,8 +110,9 @@ def similarity(face: Face, spec: FaceSpec, size: int) -> npt.NDArray[np.float64]
 def align(rgb: npt.NDArray[np.uint8], face: Face, spec: FaceSpec) -> npt.NDArray[np.uint8]:
     """The crop that puts the eyes where `spec` wants them: uint8 `(size, size, 3)`.
 
-    What lies outside the image repeats its edge. A large face is warped to a multiple of the size and averaged down, so that detail
-    finer than the crop's pixels fades rather than aliasing. Raises `CaptureError` (`too_small`) if both eyes lie in one place.
+    What lies outside the image repeats its edge. A large face is warped to a multiple of the size and
+    averaged down, so that detail finer than the crop's pixels fades rather than aliasing. Raises
+    `CaptureError` (`too_small`) if both eyes lie in one place.
     """
     check_image(rgb)
     import cv2
@@ -127,9 +133,11 @@ def align(rgb: npt.NDArray[np.uint8], face: Face, spec: FaceSpec) -> npt.NDArray
 
 
 def resize_crop(rgb: npt.NDArray[np.uint8], spec: FaceSpec) -> npt.NDArray[np.uint8]:
-    """An image that is a face crop already, at the spec's size: uint8 `(size, size, 3)`; of one not square, the centered square.
+    """An image that is a face crop already, at the spec's size: uint8 `(size, size, 3)`; of one not square,
+    the centered square.
 
-    Raises `CaptureError` with code `too_small` (a side under 40 px) or `not_a_crop` (one side over 1.5 times the other).
+    Raises `CaptureError` with code `too_small` (a side under 40 px) or `not_a_crop` (one side over 1.5 times
+    the other).
     """
     check_image(rgb)
     height, width = rgb.shape[:2]
@@ -142,7 +150,9 @@ def resize_crop(rgb: npt.NDArray[np.uint8], spec: FaceSpec) -> npt.NDArray[np.ui
         )
     if max(height, width) > MAX_CROP_ASPECT * side:
         raise CaptureError(
-            f"an image of {width}x{height} px is no face crop", code="not_a_crop", hint="let the face be found in it"
+            f"an image of {width}x{height} px is no face crop",
+            code="not_a_crop",
+            hint="let the face be found in it",
         )
     import cv2
 

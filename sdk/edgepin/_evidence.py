@@ -3,8 +3,9 @@
 A false match rate (FMR) is never a bare count of errors here. Its bound is the exact one-sided 95 % upper
 confidence bound (Clopper and Pearson, 1934) with the number of *distinct subject pairs* as the number of
 trials: more recordings of the same two people are not more evidence. With no error among n pairs the bound is
-1 - 0.05^(1/n), the rule of 3: about 3/n. Pairs that share a person are not fully independent either, so the
-number of people is kept beside the number of pairs.
+1 - 0.05^(1/n), the rule of 3: about 3/n. Pairs that share a person are not fully independent either, and
+where some people match everyone more easily than others do, the bound is too low: so the number of people is
+kept beside the number of pairs.
 """
 
 from __future__ import annotations

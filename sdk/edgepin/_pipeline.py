@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgepin_kernels import LogMel, LogMelSpec
 from numpy.typing import NDArray
+
+from edgepin_kernels import LogMel, LogMelSpec
 
 from ._audio import decode_audio, prepare, trim_silence
 from ._errors import CaptureError, EdgePinError, UsageError
@@ -115,7 +116,7 @@ class Pipeline:
                     raise UsageError("an array of samples needs its sample_rate")
                 samples, rate = source, sample_rate
             else:
-                samples, rate = decode_audio(source)
+                samples, rate = decode_audio(source, seconds=seconds)
             if seconds is not None:
                 samples = samples[: round(seconds * rate)]
             pcm = trim_silence(prepare(samples, rate))

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ._errors import EnvironmentFault, StoreError, UsageError
@@ -41,6 +41,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     """Turns every error of SQLite about the store at `path` into `EnvironmentFault` or `StoreError`."""
     try:
         yield
+    except OSError as error:
+        raise EnvironmentFault(f"cannot use the store {path}: {error.strerror}") from error
     except (sqlite3.Error, UnicodeDecodeError) as error:
         # A message that quotes a damaged schema may not be text; sqlite3 then raises UnicodeDecodeError.
         text = str(error).lower()
@@ -92,10 +94,9 @@ def create(path: Path, meta: Mapping[str, bytes]) -> None:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        os.link(temporary, path)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
         sync_folder(path.parent)
-    except FileExistsError:
-        pass
     except OSError as error:
         raise EnvironmentFault(
             f"cannot make the store {path}: {error.strerror or error}",
@@ -103,7 +104,8 @@ def create(path: Path, meta: Mapping[str, bytes]) -> None:
         ) from error
     finally:
         for suffix in ("", "-wal", "-shm"):
-            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(f"{temporary}{suffix}").unlink()
 
 
 def connect(path: Path, *, read_only: bool, timeout: float) -> sqlite3.Connection:
@@ -116,16 +118,27 @@ def connect(path: Path, *, read_only: bool, timeout: float) -> sqlite3.Connectio
     if read_only:
         # In a folder that cannot be written SQLite cannot make the files that WAL needs; with no writer
         # about, it can do without.
-        quiet = not os.access(path.parent, os.W_OK) and not os.path.exists(f"{path}-wal")
+        quiet = not os.access(path.parent, os.W_OK) and not _has_log(path)
         mode = "ro&immutable=1" if quiet else "ro"
     with sqlite_errors(path):
+        # SQLite reads a missing end as zeros. With a log pending a crash may have left it, and the log has it.
+        torn = os.stat(path).st_size % PAGE_SIZE != 0 and not _has_log(path)
         connection = _connect(path, mode, timeout)
         try:
             _check_structure(connection, path, journal=None if "immutable" in mode else "wal")
+            if torn:
+                raise StoreError(f"the store {path} is cut short", hint=_RESTORE)
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def _has_log(path: Path) -> bool:
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except OSError:
+        return False
 
 
 def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:

@@ -43,7 +43,8 @@ def test_names_types_and_free_axes_are_those_that_runtimes_rely_on(models, modal
         "voice": [("log_mel", onnx.TensorProto.FLOAT, ["N", "T", 80])],
     }[modality]
     assert [describe(value) for value in graph.output] == [
-        ("identity", onnx.TensorProto.FLOAT, ["N", 256]), ("pin", onnx.TensorProto.FLOAT, ["N", 256])
+        ("identity", onnx.TensorProto.FLOAT, ["N", 256]),
+        ("pin", onnx.TensorProto.FLOAT, ["N", 256]),
     ]
 
 

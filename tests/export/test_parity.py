@@ -36,10 +36,16 @@ def test_a_report_is_plain_json():
     assert json.loads(json.dumps(report.to_json())) == {
         "torch_eer": 0.1,
         "precisions": {
-            "int8": {"identity": {"mean_cosine": 1.0, "min_cosine": 1.0},
-                     "pin": {"mean_cosine": 1.0, "min_cosine": 1.0}, "eer": 0.12},
-            "fp32": {"identity": {"mean_cosine": 1.0, "min_cosine": 1.0},
-                     "pin": {"mean_cosine": 1.0, "min_cosine": 1.0}, "eer": None},
+            "int8": {
+                "identity": {"mean_cosine": 1.0, "min_cosine": 1.0},
+                "pin": {"mean_cosine": 1.0, "min_cosine": 1.0},
+                "eer": 0.12,
+            },
+            "fp32": {
+                "identity": {"mean_cosine": 1.0, "min_cosine": 1.0},
+                "pin": {"mean_cosine": 1.0, "min_cosine": 1.0},
+                "eer": None,
+            },
         },
     }
 
@@ -52,10 +58,18 @@ def test_embeddings_of_several_feeds_are_stacked(models, feed):
 @pytest.fixture
 def corpus():
     random = np.random.default_rng(0)
-    faces = Modality(("a", "b", "c"), np.array([0, 0, 0, 1, 1, 2]),
-                     [np.full((32, 32, 3), value, np.uint8) for value in range(6)], {})
-    voices = Modality(("a", "b"), np.array([0, 1, 1]),
-                      [random.integers(-999, 999, size, np.int16) for size in (20_000, 80_000, 90_000)], {})
+    faces = Modality(
+        ("a", "b", "c"),
+        np.array([0, 0, 0, 1, 1, 2]),
+        [np.full((32, 32, 3), value, np.uint8) for value in range(6)],
+        {},
+    )
+    voices = Modality(
+        ("a", "b"),
+        np.array([0, 1, 1]),
+        [random.integers(-999, 999, size, np.int16) for size in (20_000, 80_000, 90_000)],
+        {},
+    )
     return SimpleNamespace(config=SimpleNamespace(log_mel="kaldi")), faces, voices
 
 
@@ -63,7 +77,7 @@ def test_calibration_inputs_are_what_the_models_take(corpus):
     inputs = calibration_inputs(*corpus, count=10)
     assert {feed["face"].shape for feed in inputs["face"]} == {(1, 32, 32, 3)}
     assert {feed["face"].dtype for feed in inputs["face"]} == {np.dtype(np.uint8)}
-    assert [feed["log_mel"].shape for feed in inputs["voice"]] == 3 * [(1, 298, 80)]  # one is of a shorter clip
+    assert [feed["log_mel"].shape for feed in inputs["voice"]] == 3 * [(1, 298, 80)]  # one clip is shorter
     assert {feed["log_mel"].dtype for feed in inputs["voice"]} == {np.dtype(np.float32)}
 
 

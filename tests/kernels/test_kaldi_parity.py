@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from edgepin_kernels import LogMel, LogMelSpec, reference_log_mel
 
 RATE = 16_000

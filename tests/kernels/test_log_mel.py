@@ -12,9 +12,10 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
-from edgepin_kernels import LogMel, LogMelSpec, reference_log_mel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from edgepin_kernels import LogMel, LogMelSpec, reference_log_mel
 
 TOLERANCE = 2e-3
 

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+
 from edgepin_kernels import LogMelSpec
 
 KALDI = {

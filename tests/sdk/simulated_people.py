@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from edgepin._calibration import TrialSet
 from numpy.typing import NDArray
+
+from edgepin._calibration import TrialSet
 
 KINDS = ("stranger", "other_voice", "other_face")
 # Which capture is the enrolled person's: (face, voice).

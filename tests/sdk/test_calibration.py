@@ -8,6 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edgepin import _calibration
 from edgepin._calibration import TrialSet, calibrate, cross_fitted_llrs, fit_fusion
 from edgepin._errors import UsageError
@@ -21,8 +24,6 @@ from edgepin._evidence import (
     threshold_for_errors,
 )
 from edgepin._json_fields import rounded, rounded_above
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .simulated_people import KINDS, World
 

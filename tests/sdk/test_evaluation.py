@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from edgepin import metrics
 from edgepin._errors import CaptureError, EdgePinError, UsageError
 from edgepin.evaluation import (
@@ -176,6 +177,17 @@ def test_a_refused_capture_counts_and_is_a_non_match():
     assert evaluation.captures.refused == {"b/1": "too_short"}
     # One of two genuine trials is lost whatever the threshold.
     assert evaluation.result.min_dcf == 0.5
+
+
+@pytest.mark.parametrize(("name", "lost"), [("a/0", [0, 2]), ("a/1", [0, 3]), ("b/0", [1, 2])])
+def test_a_refused_capture_is_a_non_match_on_either_side(name, lost):
+    def embed(asked):
+        if asked == name:
+            raise CaptureError("blurred", code="blurred")
+        return VECTORS[asked], (0, 1)
+
+    scores = evaluate_modality(listed(), embed).scores
+    assert np.flatnonzero(scores == -1).tolist() == lost
 
 
 def test_an_encoder_may_reuse_its_buffer():

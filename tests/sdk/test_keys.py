@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from edgepin import _keys, _paths
 from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
 from edgepin._keys import KeyFile, KeyProvider, MemoryKey

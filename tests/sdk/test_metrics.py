@@ -7,13 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from edgepin import metrics
-from edgepin._errors import UsageError
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
 from scipy.stats import beta
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score, roc_curve
+
+from edgepin import metrics
+from edgepin._errors import UsageError
 
 
 def drawn(seed: int, n: int = 2000, levels: int | None = None, share: float = 0.2):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
 import pytest
+
 from edgepin import _onnx_scan
 from edgepin._errors import BundleError
 from edgepin._onnx_scan import check_self_contained
@@ -97,7 +99,7 @@ def test_either_mark_of_external_data_is_enough() -> None:
 
 
 def test_the_walk_knows_every_way_from_a_model_to_a_tensor() -> None:
-    """Against the `onnx` package's own description, so that a field added to the format does not go unseen."""
+    """Against the `onnx` package, so that a field added to the format does not go unseen."""
 
     def leads_to_tensor(message: Any, above: tuple[str, ...] = ()) -> bool:
         if message.name == "TensorProto":
@@ -183,7 +185,5 @@ def test_random_damage_never_raises_anything_else() -> None:
         data = bytearray(original)
         for _ in range(choose.randrange(1, 4)):
             data[choose.randrange(len(data))] = choose.randrange(256)
-        try:
+        with contextlib.suppress(BundleError):
             check_self_contained(bytes(data[: choose.randrange(len(data) + 1)]), "m")
-        except BundleError:
-            pass

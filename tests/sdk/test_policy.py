@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgepin._calibration import calibrate
 from edgepin._errors import PolicyError, UsageError
 from edgepin._evidence import Evidence
 from edgepin._fusion import Fusion, Scores
 from edgepin._policy import Policy, ResolvedPolicy, Verdict, decide, resolve
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .simulated_people import KINDS, World
 

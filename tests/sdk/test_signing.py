@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from edgepin._errors import EnvironmentFault, IntegrityError
 from edgepin._signing import PublicKey, SigningKey, trusted_keys
 

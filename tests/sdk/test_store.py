@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgepin import _store_file
 from edgepin._errors import (
     AlreadyEnrolledError,
-    EdgePinError,
     EnvironmentFault,
     IntegrityError,
     StoreError,
@@ -53,6 +53,16 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[Store]:
     with opened(path) as store:
         yield store
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a store with subjects a and b."""
+    path = tmp_path_factory.mktemp("two") / "s.db"
+    with opened(path) as store:
+        store.put("a", {"face": template()}, consent="yes")
+        store.put("b", {"face": template()}, consent="no")
+    return path.read_bytes()
 
 
 def altered(path: Path, *statements: str) -> None:
@@ -122,9 +132,7 @@ def test_what_was_deleted_is_gone(path: Path, store: Store) -> None:
     assert store.subjects() == ["b"]
 
 
-def test_neither_templates_nor_consent_nor_what_was_erased_can_be_read_in_the_files(
-    path: Path, store: Store
-) -> None:
+def test_no_template_no_consent_and_nothing_erased_can_be_read_in_the_files(path: Path, store: Store) -> None:
     kept, erased = template(), template()
     store.put("kept", {"face": kept}, consent="a consent to find")
     store.put("erased", {"face": erased})
@@ -478,11 +486,9 @@ SWAP = (
     ],
 )
 def test_a_change_behind_its_back_is_noticed_on_opening(
-    path: Path, store: Store, statements: tuple[str, ...]
+    path: Path, two: bytes, statements: tuple[str, ...]
 ) -> None:
-    store.put("a", {"face": template()}, consent="yes")
-    store.put("b", {"face": template()}, consent="no")
-    store.close()
+    path.write_bytes(two)
     altered(path, *statements)
     with pytest.raises(StoreError):
         opened(path)
@@ -503,14 +509,14 @@ def test_a_change_behind_its_back_is_noticed_on_opening(
     ],
 )
 def test_a_change_behind_its_back_is_noticed_while_it_is_open(
-    path: Path, store: Store, statements: tuple[str, ...], use: Callable[[Store], object]
+    path: Path, two: bytes, statements: tuple[str, ...], use: Callable[[Store], object]
 ) -> None:
-    store.put("a", {"face": template()})
-    store.put("b", {"face": template()})
-    altered(path, *statements)
-    for _ in range(2):  # and not only the first time
-        with pytest.raises(StoreError):
-            use(store)
+    path.write_bytes(two)
+    with opened(path) as store:
+        altered(path, *statements)
+        for _ in range(2):  # and not only the first time
+            with pytest.raises(StoreError):
+                use(store)
 
 
 def test_an_older_record_of_the_same_subject_is_noticed(path: Path, store: Store) -> None:
@@ -546,7 +552,7 @@ def test_a_truncated_store_is_refused(path: Path, store: Store) -> None:
     store.put("a", {"face": template(), "voice": template()})
     store.close()
     original = path.read_bytes()
-    for length in range(0, len(original), 509):
+    for length in {*range(0, len(original), 509), *range(0, len(original), 1024), len(original) - 1}:
         path.write_bytes(original[:length])
         without_logs(path)
         with pytest.raises(StoreError):
@@ -556,9 +562,10 @@ def test_a_truncated_store_is_refused(path: Path, store: Store) -> None:
 def test_a_flipped_byte_is_noticed_or_changes_nothing(path: Path, store: Store) -> None:
     """At every 7th offset of a store with one subject.
 
-    About a third of the file's bytes mean nothing: space that pages do not use, and header fields that SQLite does not depend on
-    (its own version, change counters). A flip there cannot be told from no flip through SQLite, and the templates that come out are the ones that went
-    in. Everything else is refused. The bound on the silent part is there so that it does not grow unseen.
+    About a third of the bytes of a file this small mean nothing: space that its pages do not use, and header
+    fields that SQLite does not depend on (its own version, change counters). A flip there cannot be told from
+    none through SQLite, and the templates that come out are the ones that went in. Everything else is refused.
+    The bound on the silent part is there so that it does not grow unseen.
     """
     mine = template()
     store.put("a", {"face": mine, "voice": mine}, consent="yes")
@@ -593,7 +600,7 @@ def test_random_damage_to_a_larger_store_never_raises_another_kind_of_error(path
         del mine[subject]
     store.close()
     original, choose = path.read_bytes(), np.random.default_rng(11)
-    for _ in range(250):
+    for _ in range(150):
         changed = bytearray(original)
         for offset in choose.integers(0, len(original), size=choose.integers(1, 4)):
             changed[offset] = int(choose.integers(256))
@@ -607,8 +614,8 @@ def test_random_damage_to_a_larger_store_never_raises_another_kind_of_error(path
                     assert found is not None
                     assert same(found["face"], value)
                 again.put("new", {"face": template()})
-        except EdgePinError as error:
-            assert isinstance(error, (StoreError, EnvironmentFault))
+        except (StoreError, EnvironmentFault):
+            pass
 
 
 def test_a_whole_older_copy_is_accepted_as_documented(path: Path, store: Store) -> None:

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+
 from edgepin._errors import UsageError
 from edgepin._fused_trials import fused_trials
 from edgepin._trials import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from edgepin._cli.console import Progress, exit_codes, say
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -142,7 +143,7 @@ def train(
     )
 
     def report(figures: dict[str, float]) -> None:
-        detail = f"face {figures['face_loss']:.2f}, voice {figures['voice_loss']:.2f}"
+        detail = f"face {figures['face_contrast']:.2f}, voice {figures['voice_contrast']:.2f}"
         if "cross_modal_loss" in figures:
             detail += f", cross-modal {figures['cross_modal_loss']:.2f}"
         progress(

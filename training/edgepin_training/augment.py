@@ -71,10 +71,10 @@ def augment_voice(
 
 
 def mask_log_mel(features: NDArray[np.float32], rng: Generator, strength: float) -> None:
-    """SpecAugment (Park et al. 2019) in place on (N, T, M): one band and one stretch of each row set to the row's mean."""
+    """SpecAugment (Park et al. 2019) in place on (N, T, M): one band and one stretch of each row becomes its mean."""
     for row in features if strength > 0 else ():
         for axis, widest in ((0, 20), (1, 12)):
-            width = int(rng.integers(0, 1 + int(widest * strength)))
+            width = min(int(rng.integers(0, 1 + int(widest * strength))), row.shape[axis] - 1)
             start = int(rng.integers(0, row.shape[axis] - width))
             row[(slice(None),) * axis + (slice(start, start + width),)] = row.mean()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgepin._errors import IntegrityError, UsageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from edgepin._errors import IntegrityError, UsageError
 
 from .config import TrainConfig
 from .encoders import FaceEncoder, VoiceEncoder

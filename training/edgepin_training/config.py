@@ -10,6 +10,7 @@ from typing import Any
 
 from edgepin._errors import UsageError
 from edgepin._faces import FaceSpec
+from edgepin_kernels import LogMelSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,6 +38,8 @@ class TrainConfig:
     # Identity loss: additive-margin softmax (Wang et al. 2018, eq. 6).
     margin: float = 0.2
     scale: float = 30.0
+    # Within a modality: symmetric InfoNCE between two captures of a person, against the others of the batch.
+    contrastive_weight: float = 1.0
     # Cross-modal loss: symmetric InfoNCE between the pins of a person's face and voice, where the corpus has pairs.
     cross_modal_weight: float = 1.0
     temperature: float = 0.1
@@ -59,10 +62,24 @@ class TrainConfig:
         for name in ("learning_rate", "face_width", "voice_width", "scale", "temperature", "voice_seconds"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0")
+        if self.batch_size % 2:
+            raise UsageError("batch_size must be even: two captures of each person")
         if not 0 <= self.hold_out < 1:
             raise UsageError("hold_out must be in [0, 1)")
         if not self.speeds or self.speeds[0] != 1.0:
             raise UsageError("speeds must start with 1.0, the speed of the pairs")
+        if not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise UsageError("speeds must lie in 0.5-2")
+        if self.seed < 0:
+            raise UsageError("seed must not be negative")
+        if not 0 <= self.dropout < 1:
+            raise UsageError("dropout must be in [0, 1)")
+        if self.face_size % 16 or self.face_size > 1024:
+            raise UsageError("face_size must be a multiple of 16 up to 1024")
+        try:
+            LogMelSpec.preset(self.log_mel)
+        except ValueError as error:
+            raise UsageError(f"log_mel: {error}") from error
 
     @property
     def face_spec(self) -> FaceSpec:
@@ -94,7 +111,7 @@ class TrainConfig:
 
 def _checked(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
-        if not isinstance(value, list) or not all(isinstance(item, (int, float)) for item in value):
+        if not isinstance(value, list) or not all(type(item) in (int, float) for item in value):
             raise UsageError(f"{name} must be a list of numbers")
         return tuple(float(item) for item in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

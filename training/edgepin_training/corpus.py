@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgepin._audio import load_voice
 from edgepin._errors import CaptureError, UsageError
 from edgepin._faces import FaceSpec, HaarFinder, find_and_align, resize_crop
 from edgepin._image import decode_image
-from numpy.typing import NDArray
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png"})
 SOUNDS = frozenset({".wav", ".flac", ".ogg"})
@@ -107,7 +108,7 @@ def read_pairs(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"the pairing file {path} cannot be read: {error}") from error
     if not rows or not {"speaker", "face"} <= set(rows[0]):
         raise UsageError(f"the pairing file {path} has no columns `speaker` and `face`")
@@ -162,12 +163,17 @@ def _load(
 def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
     """Sets `share` of the paired people aside, of those with two faces and two voices at least.
 
+    Whose face is shared by several speakers is not: the others of them would stay in training.
+
     An encoder is overconfident of people that it was trained on, so a calibration needs others. Fewer than
     `MIN_HELD_OUT` are no calibration: then nobody is set aside.
     """
     faces, voices = corpus.faces.of(), corpus.voices.of()
+    speakers = Counter(corpus.pairs.values())
     able = sorted(
-        speaker for speaker, face in corpus.pairs.items() if len(voices[speaker]) > 1 and len(faces[face]) > 1
+        speaker
+        for speaker, face in corpus.pairs.items()
+        if len(voices[speaker]) > 1 and len(faces[face]) > 1 and speakers[face] == 1
     )
     count = round(share * len(able))
     if count < MIN_HELD_OUT:

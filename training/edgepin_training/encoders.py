@@ -16,7 +16,7 @@ EMBEDDING_DIM = 256
 
 def channels(count: int, width: float) -> int:
     """`count` scaled by `width`, as a multiple of 8 (what INT8 kernels pack)."""
-    return max(8, int(round(count * width / 8)) * 8)
+    return max(8, round(count * width / 8) * 8)
 
 
 class ConvBlock(nn.Sequential):

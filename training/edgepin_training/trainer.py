@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from edgepin._errors import UsageError
-from edgepin_kernels import LogMel, LogMelSpec
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from edgepin._errors import UsageError
+from edgepin_kernels import LogMel, LogMelSpec
 
 from .augment import augment_face, augment_voice, crop_voice, mask_log_mel
 from .checkpoint import CHECKPOINT_FILE, build_encoders, load_checkpoint, read_run, save_checkpoint, write_run
@@ -57,7 +58,7 @@ class Sampler:
 
     def draw(self, step: int) -> Batch:
         config, rng = self.config, np.random.default_rng((self.config.seed, step))
-        names, speeds, faces, voices, paired = self._choose(rng)
+        speeds, faces, voices, paired = self._choose(rng)
         crops = np.stack(
             [augment_face(self.corpus.faces.items[index], rng, config.augment) for index in faces]
         )
@@ -74,32 +75,34 @@ class Sampler:
             torch.from_numpy(features),
             torch.from_numpy(self.corpus.voices.labels[voices] + speakers * np.array(speeds)),
             torch.tensor(paired, dtype=torch.int64),
-            torch.tensor([names[row] for row in paired], dtype=torch.int64),
+            torch.from_numpy(self.corpus.faces.labels[np.array(faces)[paired]]),
         )
 
-    def _choose(self, rng: Generator) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
-        """Who is in the batch: person numbers, speeds, face and voice captures, and the rows that are pairs."""
-        size = self.config.batch_size
-        speeds = [int(speed) for speed in rng.integers(0, len(self.speeds), size)]
+    def _choose(self, rng: Generator) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Who is in the batch: speeds, face and voice captures, and the rows that are pairs.
+
+        Two rows for each person, with different captures where there are: the first half of the batch is held
+        against the second.
+        """
+        people = self.config.batch_size // 2
+        speeds = [int(speed) for speed in rng.integers(0, len(self.speeds), people)]
         if self.pairs:
-            names = [int(number) for number in _spread(rng, len(self.pairs), size, None)]
-            people = [self.pairs[number] for number in names]
-            voices = [self._one(self.voice_index[speaker], rng) for speaker, _ in people]
-            faces = [self._one(self.face_index[person], rng) for _, person in people]
-            return names, speeds, faces, voices, [row for row, speed in enumerate(speeds) if speed == 0]
-        voice_names = [
-            self.corpus.voices.names[i] for i in _spread(rng, len(self.voice_index), size, self.voice_weights)
-        ]
-        face_names = [
-            self.corpus.faces.names[i] for i in _spread(rng, len(self.face_index), size, self.face_weights)
-        ]
-        voices = [self._one(self.voice_index[name], rng) for name in voice_names]
-        faces = [self._one(self.face_index[name], rng) for name in face_names]
-        return [], speeds, faces, voices, []
+            names = [int(number) for number in _spread(rng, len(self.pairs), people, None)]
+            speakers, persons = zip(*(self.pairs[number] for number in names), strict=True)
+        else:
+            names = []
+            voices, faces = self.corpus.voices.names, self.corpus.faces.names
+            speakers = tuple(voices[i] for i in _spread(rng, len(voices), people, self.voice_weights))
+            persons = tuple(faces[i] for i in _spread(rng, len(faces), people, self.face_weights))
+        voice_rows = [self._two(self.voice_index[name], rng) for name in speakers]
+        face_rows = [self._two(self.face_index[name], rng) for name in persons]
+        paired = [row for row, speed in enumerate(speeds * 2) if speed == 0] if names else []
+        return speeds * 2, _halves(face_rows), _halves(voice_rows), paired
 
     @staticmethod
-    def _one(indices: list[int], rng: Generator) -> int:
-        return indices[int(rng.integers(len(indices)))]
+    def _two(indices: list[int], rng: Generator) -> tuple[int, int]:
+        first, second = rng.choice(indices, 2, replace=len(indices) < 2)
+        return int(first), int(second)
 
     def _voice(self, index: int, speed: int, samples: int, rng: Generator) -> NDArray[np.int16]:
         pool = self.speeds[speed]
@@ -173,20 +176,25 @@ def _step(
 ) -> dict[str, float]:
     face_identity, face_pin = modules["face"](batch.faces)
     voice_identity, voice_pin = modules["voice"](batch.log_mels)
-    centers = modules["centers"]
-    face_loss, face_accuracy = additive_margin_softmax(
-        face_identity, centers["face"], batch.face_labels, margin=config.margin, scale=config.scale
-    )
-    voice_loss, voice_accuracy = additive_margin_softmax(
-        voice_identity, centers["voice"], batch.voice_labels, margin=config.margin, scale=config.scale
-    )
-    loss = face_loss + voice_loss
-    figures = {
-        "face_loss": face_loss.item(),
-        "face_accuracy": face_accuracy.item(),
-        "voice_loss": voice_loss.item(),
-        "voice_accuracy": voice_accuracy.item(),
-    }
+    loss = torch.zeros(())
+    figures: dict[str, float] = {}
+    for modality, identity, labels in (
+        ("face", face_identity, batch.face_labels),
+        ("voice", voice_identity, batch.voice_labels),
+    ):
+        # The classes tell who; the two captures of a person, held against everyone else's, tell it sooner where
+        # most people have one or two captures and a class is hardly ever drawn.
+        classes, accuracy = additive_margin_softmax(
+            identity, modules["centers"][modality], labels, margin=config.margin, scale=config.scale
+        )
+        first, second = identity.chunk(2)
+        contrast = symmetric_info_nce(first, second, labels.chunk(2)[0], temperature=config.temperature)
+        loss = loss + classes + config.contrastive_weight * contrast
+        figures |= {
+            f"{modality}_loss": classes.item(),
+            f"{modality}_contrast": contrast.item(),
+            f"{modality}_accuracy": accuracy.item(),
+        }
     if len(batch.paired) > 1:
         cross = symmetric_info_nce(
             face_pin[batch.paired], voice_pin[batch.paired], batch.pair_labels, temperature=config.temperature
@@ -200,6 +208,10 @@ def _step(
     nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
     optimizer.step()
     return figures
+
+
+def _halves(rows: list[tuple[int, int]]) -> list[int]:
+    return [first for first, _ in rows] + [second for _, second in rows]
 
 
 def _summarize(corpus: Corpus) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -28,12 +29,20 @@ def emit_json(kind: str, values: dict[str, Any]) -> None:
     """One JSON object on stdout. `schema` names its kind and version; NaN and infinity become null."""
     click.echo(
         json.dumps(
-            {"schema": f"edgepin.{kind}/{SCHEMA_VERSION}", **values},
+            {"schema": f"edgepin.{kind}/{SCHEMA_VERSION}", **_finite(values)},
             ensure_ascii=False,
             default=str,
             allow_nan=False,
         )
     )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class Progress:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from importlib import metadata
+from typing import Any
 
 import click
 
@@ -40,7 +42,7 @@ class Verbs(click.Group):
             if entry.name == cmd_name:
                 try:
                     loaded: click.Command = entry.load()
-                    return loaded
+                    return _naming_its_extra(cmd_name, loaded)
                 except ImportError as error:
                     return _missing(cmd_name, error.name)
         return _missing(cmd_name, None) if cmd_name in EXTRA_VERBS else None
@@ -58,15 +60,38 @@ class Verbs(click.Group):
             formatter.write_dl(rows)
 
 
-def _missing(verb: str, module: str | None) -> click.Command:
-    extra = EXTRA_VERBS[verb][0]
+def _naming_its_extra(verb: str, command: click.Command) -> click.Command:
+    """The verb, with a package that it misses when it runs told as its extra: verbs import late."""
+    run = command.callback
+    if verb not in EXTRA_VERBS or run is None:
+        return command
 
     @exit_codes
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            if (error.name or "edgepin").startswith("edgepin"):
+                raise  # a module of our own: a bug
+            raise _lacking(verb, error.name) from error
+
+    named = copy.copy(command)
+    named.callback = guarded
+    return named
+
+
+def _lacking(verb: str, module: str | None) -> MissingExtraError:
+    extra = EXTRA_VERBS[verb][0]
+    which = f" ({module} is missing)" if module else ""
+    return MissingExtraError(
+        f"`edgepin {verb}` needs the `{extra}` extra{which}", hint=f"pip install 'edgepin[{extra}]'"
+    )
+
+
+def _missing(verb: str, module: str | None) -> click.Command:
+    @exit_codes
     def refuse() -> None:
-        lacking = f" ({module} is missing)" if module else ""
-        raise MissingExtraError(
-            f"`edgepin {verb}` needs the `{extra}` extra{lacking}", hint=f"pip install 'edgepin[{extra}]'"
-        )
+        raise _lacking(verb, module)
 
     return click.Command(
         verb,

@@ -104,7 +104,7 @@ class _Picture:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    return np.rint(points * (1 << _SHIFT)).astype(np.int32)
+    return np.asarray(np.rint(points * (1 << _SHIFT)), np.int32)
 
 
 def _color(color: np.ndarray) -> tuple[float, float, float]:
@@ -161,22 +161,28 @@ def _draw_eye(picture: _Picture, shape: FaceShape, side: float) -> None:
     upper = np.stack([along * shape.eye_width, -1.05 * height * bulge], axis=1) @ turn + center
     lower = np.stack([along * shape.eye_width, 0.85 * height * bulge], axis=1) @ turn + center
     almond = np.concatenate([upper, lower[::-1]])
-    picture.fill(almond, np.array((214.0, 208.0, 204.0)))
-    gaze = center + (capture.gaze, 0.0)
-    iris = min(0.108, height * 1.08)
-    for radius, color in ((iris, shape.iris * 0.8), (iris * 0.5, np.array((10.0, 8.0, 8.0)))):
-        picture.fill(_ellipse(*gaze, radius, radius), color)
-    picture.fill(_ellipse(gaze[0] - 0.03, gaze[1] - 0.035, 0.016, 0.016), np.array((235.0, 235.0, 235.0)))
+    picture.fill(almond, np.array((228.0, 224.0, 220.0)))
+    gaze = center + np.array((capture.gaze, 0.0))
+    iris = min(0.118, height * 1.08)
+    for radius, color in ((iris, shape.iris * 0.7), (iris * 0.52, np.array((10.0, 8.0, 8.0)))):
+        picture.fill(_ellipse(gaze[0], gaze[1], radius, radius), color)
+    picture.fill(_ellipse(gaze[0] - 0.03, gaze[1] - 0.035, 0.022, 0.022), np.array((235.0, 235.0, 235.0)))
     lash = shape.skin * 0.12 + 10
     picture.line(upper, lash, 0.055)
     picture.line(lower, shape.skin * 0.55, 0.02)
-    picture.stroke(upper + (0.0, -0.08), 0.30, 0.025)
+    picture.stroke(upper + np.array((0.0, -0.08)), 0.30, 0.025)
 
 
 def _draw_brow(picture: _Picture, shape: FaceShape, side: float) -> None:
     along = np.linspace(0.0, 1.0, 9)
     x = side * (shape.eye_x - 0.24 + 0.58 * along)
-    middle = shape.brow_y - picture.capture.brow_raise + shape.brow_tilt * (0.5 - along)
+    middle = (
+        shape.brow_y
+        - 0.4 * shape.brow_thickness
+        + 0.03
+        - picture.capture.brow_raise
+        + shape.brow_tilt * (0.5 - along)
+    )
     middle = middle - shape.brow_arch * np.sin(np.pi * along**1.3)
     half = shape.brow_thickness * (0.5 + 0.1 * np.sin(np.pi * along) - 0.38 * along**3)
     top, bottom = np.stack([x, middle - half], axis=1), np.stack([x, middle + half], axis=1)
@@ -224,12 +230,12 @@ def _draw_age(picture: _Picture, shape: FaceShape) -> None:
         x = shape.nose_width * 1.05 + (shape.mouth_width * 1.12 - shape.nose_width) * fold**1.3
         y = shape.nose_y - 0.06 + (shape.mouth_y - shape.nose_y + 0.10) * fold
         picture.stroke(np.stack([side * x, y], axis=1), 0.08 + depth + 0.05 * picture.capture.smile, 0.045)
-        bag = np.stack([side * (shape.eye_x + 0.22 * along), 0.20 + 0.07 * (1 - along**2)], axis=1)
-        picture.stroke(bag, depth * 0.9, 0.035)
+        bag = np.stack([side * (shape.eye_x + 0.22 * along), 0.24 + 0.06 * (1 - along**2)], axis=1)
+        picture.stroke(bag, depth * 0.7, 0.03)
         corner = shape.eye_x + shape.eye_width + 0.05
         for rise in (-0.07, 0.0, 0.07):
             crow = np.array([(side * corner, rise * 0.4), (side * (corner + 0.16), rise)])
-            picture.stroke(crow, depth * 0.8, 0.02)
+            picture.stroke(crow, depth * 0.6, 0.02)
 
 
 def _shade(picture: _Picture, shape: FaceShape) -> np.ndarray:
@@ -248,8 +254,8 @@ def _shade(picture: _Picture, shape: FaceShape) -> np.ndarray:
     ]
     for side in (-1.0, 1.0):
         spots += [
-            (side * eye, -0.04, 0.33, 0.20, -sockets, 0.0),
-            (side * (eye - 0.24), -0.05, 0.10, 0.16, -0.6 * sockets, 0.0),
+            (side * eye, -0.02, 0.40, 0.26, -0.6 * sockets, 0.0),
+            (side * (eye - 0.24), -0.05, 0.10, 0.16, -sockets, 0.0),
             (side * 0.60, 0.52, 0.26, 0.20, 0.13 + 0.03 * shape.fullness, 0.0),
             (side * 0.80, 0.98, 0.20, 0.30, -0.13 + 0.09 * shape.fullness, 0.0),
             (side * shape.nose_width * 0.75, nose * 0.55, 0.08, 0.22, -0.16, 0.1),
@@ -314,13 +320,15 @@ def _draw_hair_before(picture: _Picture, shape: FaceShape) -> None:
 def _draw_glasses(picture: _Picture, shape: FaceShape) -> None:
     if shape.glasses <= 0:
         return
-    color = shape.skin * (1 - shape.glasses) * 0.8 + np.array((38.0, 34.0, 36.0)) * shape.glasses
+    color = shape.skin * (
+        0.85 - 0.45 * shape.glasses
+    )  # wire: heavy frames would hide the eyes from the finder
     for side in (-1.0, 1.0):
-        rim = _ellipse(side * (shape.eye_x + 0.02), 0.04, 0.39, 0.29)
+        rim = _ellipse(side * (shape.eye_x + 0.02), 0.07, 0.41, 0.34)
         picture.line(np.concatenate([rim, rim[:1]]), color, 0.025, 0.1)
-        picture.line(np.array([(side * (shape.eye_x + 0.41), 0.0), (side * 1.1, -0.04)]), color, 0.025)
-    inner = shape.eye_x - 0.37
-    picture.line(np.array([(-inner, 0.0), (0.0, -0.04), (inner, 0.0)]), color, 0.03, 0.1)
+        picture.line(np.array([(side * (shape.eye_x + 0.43), 0.03), (side * 1.1, -0.04)]), color, 0.025)
+    inner = shape.eye_x - 0.38
+    picture.line(np.array([(-inner, 0.02), (0.0, -0.03), (inner, 0.02)]), color, 0.03, 0.1)
 
 
 def _expose(picture: _Picture, shade: np.ndarray) -> np.ndarray:

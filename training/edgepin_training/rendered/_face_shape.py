@@ -55,7 +55,7 @@ class FaceShape:
     ears: float
     wrinkles: float
     beard: float
-    glasses: float  # opacity of the frames, 0 to 1
+    glasses: float  # how dark the frames are, 0 (none) to 1
     fullness: float  # of the cheeks
     sockets: float  # how dark the eyes lie
     mole: tuple[float, float]
@@ -85,11 +85,11 @@ def face_shape(person: Person) -> FaceShape:
         jaw=float(np.clip(0.80 - 0.09 * t["jaw"] + 0.13 * sex, 0.45, 1.2)),
         eye_x=0.5 * (1 + 0.05 * t["eye_distance"]),
         eye_width=0.245 * (1 + 0.09 * t["eye_size"] + 0.03 * sex),
-        eye_height=0.108 * (1 + 0.17 * t["eye_opening"] + 0.06 * sex - 0.05 * age),
+        eye_height=0.118 * (1 + 0.13 * t["eye_opening"] + 0.05 * sex - 0.03 * age),
         eye_tilt=0.085 * t["eye_tilt"],
-        brow_y=-0.385 - 0.042 * t["brow_height"] - 0.025 * sex,
+        brow_y=-0.395 - 0.038 * t["brow_height"] - 0.025 * sex,
         brow_arch=0.055 + 0.036 * t["brow_arch"] + 0.012 * sex,
-        brow_thickness=0.085 * float(np.exp(0.24 * t["brow_thickness"] - 0.26 * sex)),
+        brow_thickness=0.085 * float(np.exp(0.22 * t["brow_thickness"] - 0.22 * sex)),
         brow_tilt=0.075 * t["brow_tilt"],
         nose_y=nose_y,
         nose_width=0.245 * (1 + 0.12 * t["nose_width"] + 0.06 * build - 0.03 * sex),
@@ -102,9 +102,9 @@ def face_shape(person: Person) -> FaceShape:
         ears=0.30 * (1 + 0.16 * t["ears"]),
         wrinkles=float(np.clip(0.42 + 0.42 * age, 0.0, 1.6)),
         beard=float(np.clip(0.50 * t["beard"] - 0.65 * sex - 0.25, 0.0, 1.0)),
-        glasses=float(np.clip((t["glasses"] - 0.9) / 0.3, 0.0, 1.0)),
+        glasses=float(np.clip((t["glasses"] - 1.0) / 0.3, 0.0, 1.0)),
         fullness=0.5 * t["cheeks"] + 0.6 * build,
-        sockets=float(np.clip(0.24 + 0.07 * t["sockets"] - 0.03 * sex, 0.05, 0.5)),
+        sockets=float(np.clip(0.145 + 0.045 * t["sockets"] - 0.018 * sex, 0.03, 0.3)),
         mole=(0.42 * t["mole_x"], 0.72 + 0.34 * t["mole_y"]),
         skin=skin,
         lip_color=lip_color,
@@ -181,9 +181,9 @@ def face_capture(seed: int) -> FaceCapture:
         pitch=0.06 * float(np.clip(normal(), -2, 2)),
         smile=0.55 * float(normal()),
         mouth_open=float(max(0.0, 0.035 * normal() - 0.01)),
-        eyes_open=float(np.clip(1 + 0.10 * normal(), 0.75, 1.2)),
+        eyes_open=float(np.clip(1 + 0.08 * normal(), 0.85, 1.2)),
         brow_raise=0.018 * float(normal()),
-        gaze=0.03 * float(np.clip(normal(), -2, 2)),
+        gaze=0.018 * float(np.clip(normal(), -2, 2)),
         hair_shift=0.05 * normal(2),
         light=light / np.linalg.norm(light),
         ambient=float(rng.uniform(0.45, 0.75)),
@@ -193,7 +193,7 @@ def face_capture(seed: int) -> FaceCapture:
         backdrop=np.clip(backdrop, 0, 255).astype(np.uint8),
         clothes=rng.uniform(25, 215, 3),
         blur=float(rng.uniform(0.3, 0.95)),
-        noise=float(rng.uniform(1.0, 6.0)),
+        noise=float(rng.uniform(1.0, 5.0)),
         jpeg_quality=int(rng.integers(70, 96)),
         noise_seed=int(rng.integers(1 << 62)),
     )

@@ -80,7 +80,7 @@ class Person:
             raise ValueError(f"modality must be 'face' or 'voice', not {modality!r}")
         a = np.array(EXPRESSION)
         residual = (self.face if modality == "face" else self.voice)[: len(a)]
-        return a * self.shared + np.sqrt(1.0 - a * a) * residual
+        return np.asarray(a * self.shared + np.sqrt(1.0 - a * a) * residual)
 
     def traits(self, modality: str) -> dict[str, float]:
         """All that a capture of one modality depends on, by name: the expressed shared and the private factors.

@@ -1,0 +1,54 @@
+# `make demo` and `make test` set up everything they need, in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= build/demo
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench device-test clean
+
+help:
+	@echo "make demo         render people, train, export, enroll and verify: the whole story"
+	@echo "make test         lint, types and tests"
+	@echo "make lint         ruff and mypy alone"
+	@echo "make bench        benchmarks against named peers"
+	@echo "make device-test  the device package alone, on PYTHON310 (default python3.10)"
+	@echo "make clean        remove what the demo built"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# What the demo makes is kept under build/demo, so that a second run starts where the first one ended.
+demo: $(READY)
+	@mkdir -p $(DEMO)
+	$(BIN)/edgepin render --out $(DEMO)/people --people 250 --first 0
+	$(BIN)/edgepin render --out $(DEMO)/strangers --people 50 --first 10000
+	$(BIN)/edgepin train --config demo --data $(DEMO)/people --out $(DEMO)/run
+	test -f $(DEMO)/demo.pin || $(BIN)/edgepin export $(DEMO)/run --out $(DEMO)/demo.pin
+	$(BIN)/edgepin demo --bundle $(DEMO)/demo.pin --people $(DEMO)/strangers
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# A room for benchmarks stands; the suites come with what they measure.
+bench: $(READY)
+	$(BIN)/python benchmarks/stages.py --bundle $(DEMO)/demo.pin --people $(DEMO)/strangers
+
+PYTHON310 ?= python3.10
+device-test:
+	$(PYTHON310) -m venv build/device
+	build/device/bin/pip install --quiet --disable-pip-version-check . pytest hypothesis
+	build/device/bin/python -m pytest tests/sdk tests/house -p no:cacheprovider
+
+clean:
+	rm -rf build
