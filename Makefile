@@ -6,13 +6,12 @@ DEMO ?= build/demo
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench device-test clean
+.PHONY: help setup demo test lint device-test clean
 
 help:
 	@echo "make demo         render people, train, export, enroll and verify: the whole story"
 	@echo "make test         lint, types and tests"
 	@echo "make lint         ruff and mypy alone"
-	@echo "make bench        benchmarks against named peers"
 	@echo "make device-test  the device package alone, on PYTHON310 (default python3.10)"
 	@echo "make clean        remove what the demo built"
 
@@ -26,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 # What the demo makes is kept under build/demo, so that a second run starts where the first one ended.
 demo: $(READY)
 	@mkdir -p $(DEMO)
-	$(BIN)/edgepin render --out $(DEMO)/people --people 250 --first 0
+	$(BIN)/edgepin render --out $(DEMO)/people --people 800 --captures 3
 	$(BIN)/edgepin render --out $(DEMO)/strangers --people 50 --first 10000
 	$(BIN)/edgepin train --config demo --data $(DEMO)/people --out $(DEMO)/run
 	test -f $(DEMO)/demo.pin || $(BIN)/edgepin export $(DEMO)/run --out $(DEMO)/demo.pin
@@ -39,10 +38,6 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
-
-# A room for benchmarks stands; the suites come with what they measure.
-bench: $(READY)
-	$(BIN)/python benchmarks/stages.py --bundle $(DEMO)/demo.pin --people $(DEMO)/strangers
 
 PYTHON310 ?= python3.10
 device-test:

@@ -18,6 +18,7 @@ from ._audio import decode_audio, prepare, trim_silence
 from ._errors import CaptureError, EdgePinError, UsageError
 from ._faces import FaceFinder, FaceSpec, find_and_align, resize_crop
 from ._image import check_image, decode_image
+from ._manifest import EMBEDDING_DIM
 from ._quality import check_face_crop, check_voice
 from ._runtime import Runtime
 
@@ -134,6 +135,9 @@ class Pipeline:
         """Runs one encoder on a batch of one. Values that are not finite are an error, never a score."""
         with timings.stage(f"encode_{modality}"):
             identity, pin = self.runtime.encode(modality, batch)
-        if not (np.isfinite(identity).all() and np.isfinite(pin).all()):
-            raise EdgePinError(f"the {modality} encoder gave values that are not finite")
+        for embedding in (identity, pin):
+            if not np.isfinite(embedding).all():
+                raise EdgePinError(f"the {modality} encoder gave values that are not finite")
+            if embedding.shape != (1, EMBEDDING_DIM) or abs(float(np.linalg.norm(embedding)) - 1.0) > 0.01:
+                raise EdgePinError(f"the {modality} encoder gave no unit vector of {EMBEDDING_DIM} values")
         return Embedding(identity[0], pin[0])

@@ -180,13 +180,13 @@ def _too_strict(evidence: SetEvidence, fmr: float | None) -> PolicyError:
     if strictest is None:
         return PolicyError(
             f"{evidence.pairs} distinct subject pairs carry no false match rate at all",
-            hint="run `edgepin calibrate` with more people, or with better captures",
+            hint="export it again, calibrated on more people or better captures (edgepin export --calibration)",
         )
     if fmr is None:  # then the strictest would have been taken
         fmr = strictest.fmr
     return PolicyError(
         f"an FMR of {fmr:g} is stricter than the evidence: {evidence.pairs} distinct subject pairs "
         f"carry none below {strictest.fmr:g}",
-        hint=f"ask for {strictest.fmr:g} or more, or run `edgepin calibrate` with more people: {fmr:g} takes "
+        hint=f"ask for {strictest.fmr:g} or more, or run `edgepin export --calibration` with more people: {fmr:g} takes "
         f"at least {pairs_needed(fmr)} distinct pairs ({people_needed(fmr)} people, each tried against each)",
     )

@@ -7,14 +7,19 @@ import time
 
 import numpy as np
 import pytest
+
+from edgepin import metrics
+from edgepin._errors import UsageError
+
+# The independent references; the device package's own environment has none of them.
+pytest.importorskip("scipy", reason="scipy, the independent reference, is not installed")
+pytest.importorskip("sklearn", reason="scikit-learn, the independent reference, is not installed")
+
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
 from scipy.stats import beta
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score, roc_curve
-
-from edgepin import metrics
-from edgepin._errors import UsageError
 
 
 def drawn(seed: int, n: int = 2000, levels: int | None = None, share: float = 0.2):

@@ -65,7 +65,7 @@ def test_an_fmr_stricter_than_the_evidence_is_refused_with_what_it_takes(fusion:
         PolicyError, match=r"0\.001 is stricter .* 435 distinct subject pairs carry none below 0\.01"
     ) as e:
         resolve(Policy(fmr=1e-3), fusion)
-    assert "edgepin calibrate" in str(e.value.hint)
+    assert "edgepin export --calibration" in str(e.value.hint)
     assert "2995 distinct pairs (78 people" in str(e.value.hint)
 
 

@@ -83,7 +83,9 @@ def test_captures_repeat_by_seed_and_differ_between_seeds():
     assert np.array_equal(render_voice(person, 3), render_voice(person, 3))
     assert not np.array_equal(render_face(person, 3).image, render_face(person, 4).image)
     assert not np.array_equal(render_voice(person, 3)[:40000], render_voice(person, 4)[:40000])
-    seeds = {capture_seed(1, i, modality, k) for i in range(5) for modality in ("face", "voice") for k in range(5)}
+    seeds = {
+        capture_seed(1, i, modality, k) for i in range(5) for modality in ("face", "voice") for k in range(5)
+    }
     assert len(seeds) == 50
 
 
@@ -107,7 +109,9 @@ def test_each_shared_factor_shows_in_both_modalities(factor: int):
 @pytest.mark.parametrize("extreme", [-4.0, 4.0])
 def test_the_most_extreme_people_can_be_rendered(extreme: float):
     person = make_person(1, 0)
-    person = Person(*(np.full_like(factors, extreme) for factors in (person.shared, person.face, person.voice)))
+    person = Person(
+        *(np.full_like(factors, extreme) for factors in (person.shared, person.face, person.voice))
+    )
     for seed in range(3):
         assert render_face(person, seed).image.std() > 10
         assert np.abs(render_voice(person, seed).astype(int)).max() > 300

@@ -57,7 +57,7 @@ def render(out: Path, people: int, first: int, captures: int, seed: int) -> None
     "config_name",
     default=None,
     metavar="C.toml",
-    help="Training options: a file, or the name of a packaged one (demo). Default: full-size encoders.",
+    help="Training options: a file, or the name of a packaged one (demo, small). Default: full-size encoders.",
 )
 @click.option("--data", type=FOLDER, help="Folder with faces/<person>/… and voices/<speaker>/….")
 @click.option("--faces", type=FOLDER, help="Faces from here instead of DATA/faces.")

@@ -1,7 +1,7 @@
 """Folder corpora: `faces/<person>/*.jpg` and `voices/<speaker>/**/*.flac|wav|ogg`, read with the device's own code.
 
 Faces become crops by the device's finder and geometry, voices become trimmed int16 at 16 kHz by the device's decoder,
-so what is trained on is what is verified. A capture that the device would refuse is left out and counted.
+so what is trained on is what is verified. A capture that cannot be decoded, or shows no face, is left out and counted.
 """
 
 from __future__ import annotations

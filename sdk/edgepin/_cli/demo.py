@@ -69,7 +69,7 @@ def demo(
             say(f"bundle {opened.manifest.name}: {opened.signature}; {verifier.about}")
             say(
                 f"policy: a false match rate of at most {point.fmr:g}, the lowest that its evidence carries "
-                f"({opened.manifest.evidence['subject_pairs']} pairs of people)"
+                f"({verifier.fusion.evidence.sets['face+voice'].pairs} pairs of people)"
             )
             say()
             for person in everyone[:3]:

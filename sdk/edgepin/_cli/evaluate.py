@@ -100,7 +100,7 @@ def verification(
         if root is None:
             raise UsageError(f"{modality} trials need --root")
         result = _one_modality(encode, modality, root, trials)
-    _show({**settings, **result, "ms_per_capture": encode.mean_times()}, as_json)
+    _show({**settings, **result, "ms_per_capture": encode.median_times()}, as_json)
 
 
 class Captures:
@@ -135,8 +135,8 @@ class Captures:
     def progress(self, modality: str) -> Callable[[int, int], None]:
         return lambda done, total: self._progress(f"embedding {modality}s", done, total)
 
-    def mean_times(self) -> dict[str, float]:
-        """Milliseconds by stage: the median over captures."""
+    def median_times(self) -> dict[str, float]:
+        """Milliseconds by stage."""
         return {stage: round(sorted(times)[len(times) // 2], 3) for stage, times in self._times.items()}
 
 

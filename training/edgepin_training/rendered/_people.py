@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised whenever the same seed would give other people or other captures."""
 
 SHARED_FACTORS = ("size", "sex", "age", "build")

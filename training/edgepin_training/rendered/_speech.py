@@ -62,24 +62,24 @@ def voice_shape(person: Person) -> VoiceShape:
     sex, size, age, build = t["sex"], t["size"], t["age"], t["build"]
     tract = np.exp(-0.065 * size + 0.035 * sex)  # a longer vocal tract lowers every resonance
     own = np.array(
-        [0.060 * t["f1"], 0.060 * t["f2"], 0.055 * t["f3"], 0.055 * t["f4"], 0.055 * t["f5"], 0.0, 0.0]
+        [0.085 * t["f1"], 0.085 * t["f2"], 0.075 * t["f3"], 0.075 * t["f4"], 0.075 * t["f5"], 0.0, 0.0]
     )
     return VoiceShape(
-        pitch=148.0 * float(np.exp(0.24 * sex + 0.09 * t["pitch"])),
+        pitch=148.0 * float(np.exp(0.24 * sex + 0.15 * t["pitch"])),
         pitch_range=0.11 * float(np.exp(0.35 * t["pitch_range"])),
         accent_rate=1.6 * float(np.exp(0.25 * t["accent_rate"])),
         formant_scale=1.07 * tract * np.exp(own),
         vowel_spread=1 + 0.10 * t["vowel_spread"],
-        bandwidth=float(np.exp(0.20 * t["bandwidth"] + 0.06 * age)),
+        bandwidth=float(np.exp(0.28 * t["bandwidth"] + 0.06 * age)),
         tilt=-2.5 - 1.1 * t["tilt"] - 1.3 * build,
         open_quotient=float(np.clip(0.60 + 0.075 * t["open_quotient"] + 0.02 * sex, 0.35, 0.85)),
-        breath=0.030 * float(np.exp(0.50 * t["breath"] + 0.60 * age)),
+        breath=0.030 * float(np.exp(0.65 * t["breath"] + 0.60 * age)),
         jitter=0.010 * float(np.exp(0.40 * t["jitter"] + 0.70 * age)),
-        rate=float(np.exp(0.11 * t["rate"] + 0.09 * build)),
-        nasal_frequency=950.0 * float(np.exp(0.15 * t["nasal_frequency"])),
+        rate=float(np.exp(0.16 * t["rate"] + 0.09 * build)),
+        nasal_frequency=950.0 * float(np.exp(0.20 * t["nasal_frequency"])),
         nasal_depth=float(np.clip(0.22 + 0.11 * t["nasal_depth"], 0.0, 0.6)),
-        sibilant=float(np.exp(0.09 * t["sibilant"] - 0.03 * size)),
-        frication=float(np.exp(0.35 * t["frication"])),
+        sibilant=float(np.exp(0.14 * t["sibilant"] - 0.03 * size)),
+        frication=float(np.exp(0.5 * t["frication"])),
         pauses=float(np.exp(0.35 * t["pauses"])),
     )
 
