@@ -61,22 +61,20 @@ def voice_shape(person: Person) -> VoiceShape:
     t = person.traits("voice")
     sex, size, age, build = t["sex"], t["size"], t["age"], t["build"]
     tract = np.exp(-0.065 * size + 0.035 * sex)  # a longer vocal tract lowers every resonance
-    own = np.array(
-        [0.085 * t["f1"], 0.085 * t["f2"], 0.075 * t["f3"], 0.075 * t["f4"], 0.075 * t["f5"], 0.0, 0.0]
-    )
+    own = np.array([0.12 * t["f1"], 0.12 * t["f2"], 0.11 * t["f3"], 0.11 * t["f4"], 0.11 * t["f5"], 0.0, 0.0])
     return VoiceShape(
-        pitch=148.0 * float(np.exp(0.24 * sex + 0.15 * t["pitch"])),
+        pitch=148.0 * float(np.exp(0.24 * sex + 0.22 * t["pitch"])),
         pitch_range=0.11 * float(np.exp(0.35 * t["pitch_range"])),
         accent_rate=1.6 * float(np.exp(0.25 * t["accent_rate"])),
         formant_scale=1.07 * tract * np.exp(own),
         vowel_spread=1 + 0.10 * t["vowel_spread"],
-        bandwidth=float(np.exp(0.28 * t["bandwidth"] + 0.06 * age)),
-        tilt=-2.5 - 1.1 * t["tilt"] - 1.3 * build,
+        bandwidth=float(np.exp(0.35 * t["bandwidth"] + 0.06 * age)),
+        tilt=-2.5 - 1.6 * t["tilt"] - 1.3 * build,
         open_quotient=float(np.clip(0.60 + 0.075 * t["open_quotient"] + 0.02 * sex, 0.35, 0.85)),
         breath=0.030 * float(np.exp(0.65 * t["breath"] + 0.60 * age)),
         jitter=0.010 * float(np.exp(0.40 * t["jitter"] + 0.70 * age)),
         rate=float(np.exp(0.16 * t["rate"] + 0.09 * build)),
-        nasal_frequency=950.0 * float(np.exp(0.20 * t["nasal_frequency"])),
+        nasal_frequency=950.0 * float(np.exp(0.25 * t["nasal_frequency"])),
         nasal_depth=float(np.clip(0.22 + 0.11 * t["nasal_depth"], 0.0, 0.6)),
         sibilant=float(np.exp(0.14 * t["sibilant"] - 0.03 * size)),
         frication=float(np.exp(0.5 * t["frication"])),
@@ -107,13 +105,13 @@ def utterance(voice: VoiceShape, rng: np.random.Generator) -> Utterance:
     voicing, nasality, frication = (_smooth(rows[:, column], 3) for column in (3, 4, 5))
     middle = _VOWELS.mean(axis=0)
     spread = middle * (formants / middle) ** voice.vowel_spread
-    effort = np.exp(0.02 * rng.standard_normal())  # today the mouth opens more or less
+    effort = np.exp(0.01 * rng.standard_normal())  # today the mouth opens more or less
     upper = np.broadcast_to(_UPPER, (frames, len(_UPPER)))
     tracks = np.concatenate([spread * (effort, 1.0, 1.0), upper], axis=1) * voice.formant_scale
 
     seconds = np.arange(frames) * HOP / SAMPLE_RATE
     accent = np.sin(2 * np.pi * (voice.accent_rate * seconds + rng.uniform()) + 1.3 * np.sin(2 * seconds))
-    today = np.exp(0.03 * np.clip(rng.standard_normal(), -2, 2))
+    today = np.exp(0.015 * np.clip(rng.standard_normal(), -2, 2))
     melody = voice.pitch_range * (0.7 * accent + 0.8 * _smooth(rng.standard_normal(frames), 25) * 3.0)
     fall = -0.04 * (seconds - seconds.mean())
     pitch = voice.pitch * today * np.exp(melody + fall + voice.jitter * rng.standard_normal(frames))

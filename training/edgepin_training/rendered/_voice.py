@@ -103,7 +103,7 @@ def _record(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     white = rng.standard_normal(length, np.float32)
     dull = np.convolve(white, np.full(12, 1 / np.sqrt(12), np.float32), mode="same")
     mix = rng.uniform()
-    heard += 10 ** (-rng.uniform(24, 40) / 20) * (np.sqrt(mix) * white + np.sqrt(1 - mix) * dull)
+    heard += 10 ** (-rng.uniform(28, 42) / 20) * (np.sqrt(mix) * white + np.sqrt(1 - mix) * dull)
     level = 10 ** (rng.uniform(-32, -18) / 20)
     level = min(level, 0.9 / float(np.abs(heard).max()))  # a recorder that clips is not one of the nuisances
     return np.rint(heard * (level * 32767)).astype(np.int16)
@@ -125,7 +125,7 @@ def _channel(hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _room(rng: np.random.Generator) -> np.ndarray:
     """A room's impulse response of 0.2 s: the direct sound, then noise that dies away."""
     decay = rng.uniform(0.08, 0.35)  # seconds to -60 dB
-    wet = 10 ** (-rng.uniform(8, 24) / 20)
+    wet = 10 ** (-rng.uniform(12, 28) / 20)
     times = np.arange(3200) / SAMPLE_RATE
     tail = rng.standard_normal(3200) * np.exp(-6.91 * times / decay)
     tail *= wet / np.sqrt(np.square(tail).sum())
