@@ -7,8 +7,8 @@ modality *expresses* it, mixed with a private residual (think of a tall person w
 
 so that expressed factors are standard normal too, and the correlation of factor k between a person's face and voice
 is a[k]**2. That makes the best possible cross-modal score a closed form: with perfect sight of the expressed
-factors, the likelihood ratio of two correlated Gaussians; for `EXPRESSION` its AUC is 0.920. Captures add
-nuisances, so what can be reached from pixels and sound lies below (0.85 to 0.92 is what the corpus aims at).
+factors, the likelihood ratio of two correlated Gaussians; for `EXPRESSION` its AUC is 0.920. Captures add nuisances and private
+factors hide shared ones, so what can be reached from pixels and sound lies below; how far below has not been measured.
 """
 
 from __future__ import annotations

@@ -60,10 +60,10 @@ def voice_shape(person: Person) -> VoiceShape:
     """The voice that a person's voice traits give."""
     t = person.traits("voice")
     sex, size, age, build = t["sex"], t["size"], t["age"], t["build"]
-    tract = np.exp(-0.065 * size + 0.035 * sex)  # a longer vocal tract lowers every resonance
-    own = np.array([0.12 * t["f1"], 0.12 * t["f2"], 0.11 * t["f3"], 0.11 * t["f4"], 0.11 * t["f5"], 0.0, 0.0])
+    tract = np.exp(-0.10 * size + 0.05 * sex)  # a longer vocal tract lowers every resonance
+    own = np.array([0.15 * t["f1"], 0.15 * t["f2"], 0.14 * t["f3"], 0.14 * t["f4"], 0.14 * t["f5"], 0.0, 0.0])
     return VoiceShape(
-        pitch=148.0 * float(np.exp(0.24 * sex + 0.22 * t["pitch"])),
+        pitch=148.0 * float(np.exp(0.26 * sex + 0.27 * t["pitch"])),
         pitch_range=0.11 * float(np.exp(0.35 * t["pitch_range"])),
         accent_rate=1.6 * float(np.exp(0.25 * t["accent_rate"])),
         formant_scale=1.07 * tract * np.exp(own),
@@ -73,7 +73,7 @@ def voice_shape(person: Person) -> VoiceShape:
         open_quotient=float(np.clip(0.60 + 0.075 * t["open_quotient"] + 0.02 * sex, 0.35, 0.85)),
         breath=0.030 * float(np.exp(0.65 * t["breath"] + 0.60 * age)),
         jitter=0.010 * float(np.exp(0.40 * t["jitter"] + 0.70 * age)),
-        rate=float(np.exp(0.16 * t["rate"] + 0.09 * build)),
+        rate=float(np.exp(0.20 * t["rate"] + 0.12 * build)),
         nasal_frequency=950.0 * float(np.exp(0.25 * t["nasal_frequency"])),
         nasal_depth=float(np.clip(0.22 + 0.11 * t["nasal_depth"], 0.0, 0.6)),
         sibilant=float(np.exp(0.14 * t["sibilant"] - 0.03 * size)),
