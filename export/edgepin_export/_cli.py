@@ -112,7 +112,8 @@ def _people(
 ) -> CalibrationPeople:
     """Who to calibrate on: those given, else those that the training held out."""
     from edgepin._errors import UsageError
-    from edgepin_training.corpus import IMAGES, SOUNDS, list_captures, match_people, read_pairs
+    from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+    from edgepin_training.corpus import list_captures, match_people, read_pairs
 
     from ._export import CalibrationPeople
 
@@ -121,8 +122,8 @@ def _people(
         voices or (calibration and calibration / "voices"),
     )
     if faces and voices:
-        names = list(list_captures(voices, SOUNDS))
-        known = set(list_captures(faces, IMAGES))
+        names = list(list_captures(voices, SOUND_SUFFIXES))
+        known = set(list_captures(faces, IMAGE_SUFFIXES))
         wanted = match_people(names, known, read_pairs(pairs) if pairs else None)
         return CalibrationPeople(faces, voices, wanted, cropped, chimeric, "given, not trained on")
     sources, held_out = corpus.get("sources"), corpus.get("held_out")

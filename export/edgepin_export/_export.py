@@ -17,9 +17,10 @@ from edgepin._manifest import Manifest
 from edgepin._pipeline import Pipeline
 from edgepin._runtime import OnnxRuntime, Runtime
 from edgepin._signing import SigningKey
+from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin_kernels import LogMelSpec
 from edgepin_training.checkpoint import Run
-from edgepin_training.corpus import IMAGES, SOUNDS, list_captures, load_faces, load_voices, one_each
+from edgepin_training.corpus import list_captures, load_faces, load_voices, one_each
 
 from ._card import write_card
 from ._onnx import to_onnx
@@ -131,12 +132,12 @@ def _quantize(run: Run, fp32: dict[str, bytes], progress: Progress) -> dict[str,
     files = {
         "face": {
             name: paths
-            for name, paths in list_captures(Path(sources["faces"]), IMAGES).items()
+            for name, paths in list_captures(Path(sources["faces"]), IMAGE_SUFFIXES).items()
             if name not in held_out.values()
         },
         "voice": {
             name: paths
-            for name, paths in list_captures(Path(sources["voices"]), SOUNDS).items()
+            for name, paths in list_captures(Path(sources["voices"]), SOUND_SUFFIXES).items()
             if name not in held_out
         },
     }

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from edgepin._runtime import INPUT_NAMES, OUTPUT_NAMES
 from edgepin_training.encoders import Heads
 
 Modality = Literal["face", "voice"]
 
 OPSET = 18
 IR_VERSION = 8
-INPUT_NAMES: dict[Modality, str] = {"face": "face", "voice": "log_mel"}
-OUTPUT_NAMES = ("identity", "pin")
 
 _TRACED_BATCH = 2  # not 1: a traced 1 could be taken for a constant
 _TRACED_FRAMES = 98

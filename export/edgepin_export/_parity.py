@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepin._runtime import OUTPUT_NAMES
 from edgepin_kernels import LogMel, LogMelSpec
 from edgepin_training.checkpoint import Run
 from edgepin_training.corpus import Modality
@@ -87,7 +88,7 @@ def onnx_embed(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    rows = [session.run(["identity", "pin"], feed) for feed in inputs]
+    rows = [session.run(OUTPUT_NAMES, feed) for feed in inputs]
     if not rows:
         raise ValueError("there is no input")
     return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])

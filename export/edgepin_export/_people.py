@@ -16,8 +16,9 @@ from edgepin._calibration import TrialSet
 from edgepin._errors import CaptureError, UsageError
 from edgepin._pipeline import Pipeline, Timings
 from edgepin._runtime import Runtime
+from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin.metrics import eer
-from edgepin_training.corpus import IMAGES, SOUNDS, list_captures
+from edgepin_training.corpus import list_captures
 
 MAX_PEOPLE = 400
 """More would make more evidence than the ladder of policies needs, and matrices that do not fit."""
@@ -62,7 +63,7 @@ def prepare_people(
     pipeline: Pipeline, faces: Path, voices: Path, pairs: dict[str, str], *, cropped: bool, progress: Progress
 ) -> Prepared:
     """Captures of the paired people (speaker -> face) as inputs. Refused ones are counted and left out."""
-    face_files, voice_files = list_captures(faces, IMAGES), list_captures(voices, SOUNDS)
+    face_files, voice_files = list_captures(faces, IMAGE_SUFFIXES), list_captures(voices, SOUND_SUFFIXES)
     speakers = [name for name in sorted(pairs) if name in voice_files and pairs[name] in face_files][
         :MAX_PEOPLE
     ]

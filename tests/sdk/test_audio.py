@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from edgepin._audio import MAX_AUDIO_BYTES, decode_audio, load_voice, prepare, trim_silence
 from edgepin._errors import CaptureError, UsageError
 
+from .mutations import mutated
+
 
 def tone(seconds: float, rate: int, hz: float = 440.0, level: float = 0.3) -> np.ndarray:
     return level * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)
@@ -339,17 +341,7 @@ def test_random_bytes_are_refused_and_never_crash(start: bytes, rest: bytes) -> 
     decodes_or_refuses(start + rest)
 
 
-@given(
-    st.sampled_from(VALID),
-    st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=8),
-    st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=4),
-    st.one_of(st.none(), st.integers(0, 2**20)),
-)
+@given(mutated(VALID))
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_mutated_files_decode_or_are_refused(
-    data: bytes, anywhere: list[tuple[int, int]], header: list[tuple[int, int]], cut: int | None
-) -> None:
-    changed = bytearray(data)
-    for position, value in anywhere + header:
-        changed[position % len(changed)] = value
-    decodes_or_refuses(bytes(changed if cut is None else changed[: cut % len(changed)]))
+def test_mutated_files_decode_or_are_refused(data: bytes) -> None:
+    decodes_or_refuses(data)

@@ -11,10 +11,9 @@ from PIL import Image
 
 from edgepin._errors import UsageError
 from edgepin._faces import FaceSpec
+from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin_training.corpus import (
-    IMAGES,
     MIN_HELD_OUT,
-    SOUNDS,
     Corpus,
     Modality,
     hold_out,
@@ -57,8 +56,8 @@ def folder(tmp_path: Path) -> Path:
 
 def load(folder: Path) -> tuple[Modality, Modality]:
     return (
-        load_faces(list_captures(folder / "faces", IMAGES), FaceSpec(), cropped=True),
-        load_voices(list_captures(folder / "voices", SOUNDS)),
+        load_faces(list_captures(folder / "faces", IMAGE_SUFFIXES), FaceSpec(), cropped=True),
+        load_voices(list_captures(folder / "voices", SOUND_SUFFIXES)),
     )
 
 
@@ -126,30 +125,30 @@ def test_refused_captures_are_counted_and_left_out(folder: Path) -> None:
 
 def test_images_without_faces_are_refused_by_the_finder(folder: Path) -> None:
     with pytest.raises(UsageError, match="at least two people") as caught:
-        load_faces(list_captures(folder / "faces", IMAGES), FaceSpec(), cropped=False)
+        load_faces(list_captures(folder / "faces", IMAGE_SUFFIXES), FaceSpec(), cropped=False)
     assert "no_face" in (caught.value.hint or "")
 
 
 def test_one_person_is_too_few(folder: Path) -> None:
-    people = list_captures(folder / "voices", SOUNDS)
+    people = list_captures(folder / "voices", SOUND_SUFFIXES)
     with pytest.raises(UsageError, match="at least two people are needed, 1 found"):
         load_voices({"ann": people["ann"]})
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        list_captures(tmp_path / "faces", IMAGES)
+        list_captures(tmp_path / "faces", IMAGE_SUFFIXES)
     (tmp_path / "faces" / "ann").mkdir(parents=True)
     (tmp_path / "faces" / "ann" / "1.txt").write_text("no capture")
     (tmp_path / "faces" / "loose.jpg").write_bytes(b"of nobody")
     with pytest.raises(UsageError, match="no captures") as caught:
-        list_captures(tmp_path / "faces", IMAGES)
+        list_captures(tmp_path / "faces", IMAGE_SUFFIXES)
     assert ".jpg" in (caught.value.hint or "")
 
 
 def test_progress_counts_every_capture(folder: Path) -> None:
     seen: list[tuple[str, int, int]] = []
-    load_voices(list_captures(folder / "voices", SOUNDS), progress=lambda *step: seen.append(step))
+    load_voices(list_captures(folder / "voices", SOUND_SUFFIXES), progress=lambda *step: seen.append(step))
     assert seen == [("voices", 1, 3), ("voices", 2, 3), ("voices", 3, 3)]
 
 

@@ -106,24 +106,16 @@ def train(
             "no faces or no voices to train on", hint="give --data, or both --faces and --voices"
         )
 
-    from .corpus import (
-        IMAGES,
-        SOUNDS,
-        Corpus,
-        hold_out,
-        list_captures,
-        load_faces,
-        load_voices,
-        match_people,
-        read_pairs,
-    )
+    from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+
+    from .corpus import Corpus, hold_out, list_captures, load_faces, load_voices, match_people, read_pairs
     from .trainer import train as run
 
     progress = Progress()
     face_captures = load_faces(
-        list_captures(faces, IMAGES), config.face_spec, cropped=face_cropped, progress=progress
+        list_captures(faces, IMAGE_SUFFIXES), config.face_spec, cropped=face_cropped, progress=progress
     )
-    voice_captures = load_voices(list_captures(voices, SOUNDS), progress=progress)
+    voice_captures = load_voices(list_captures(voices, SOUND_SUFFIXES), progress=progress)
     sources = {"faces": str(faces.resolve()), "voices": str(voices.resolve()), "face_cropped": face_cropped}
     paired = match_people(
         voice_captures.names, set(face_captures.names), read_pairs(pairs) if pairs else None

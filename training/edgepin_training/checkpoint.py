@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgepin._errors import IntegrityError, UsageError
+from edgepin._safe_files import write_atomic
 
 from .config import TrainConfig
 from .encoders import FaceEncoder, VoiceEncoder
@@ -44,19 +45,10 @@ def build_encoders(config: TrainConfig, num_mels: int) -> tuple[FaceEncoder, Voi
     )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
 def write_run(path: Path, config: TrainConfig, corpus: dict[str, Any]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": 1, "config": config.to_json(), "corpus": corpus}, indent=2) + "\n"
-    write_atomically(path / RUN_FILE, text.encode())
+    write_atomic(path / RUN_FILE, [text.encode()])
 
 
 def read_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:

@@ -22,8 +22,6 @@ from edgepin._errors import CaptureError, UsageError
 from edgepin._faces import FaceSpec, HaarFinder, find_and_align, resize_crop
 from edgepin._image import decode_image
 
-IMAGES = frozenset({".jpg", ".jpeg", ".png"})
-SOUNDS = frozenset({".wav", ".flac", ".ogg"})
 MIN_HELD_OUT = 10
 Progress = Callable[[str, int, int], None]
 

@@ -105,7 +105,7 @@ def demo(
             },
         )
     else:
-        for line in _rates(rates, point.fmr, len(everyone)):
+        for line in _rates(rates, over, point.fmr, len(everyone)):
             click.echo(line)
     sys.exit(1 if over else 0)
 
@@ -128,7 +128,7 @@ def _table(shown: list[Attempt]) -> list[str]:
     return lines
 
 
-def _rates(rates: list[Rate], fmr: float, people: int) -> list[str]:
+def _rates(rates: list[Rate], over: list[Rate], fmr: float, people: int) -> list[str]:
     from .._demo import KINDS
 
     lines = [
@@ -143,9 +143,8 @@ def _rates(rates: list[Rate], fmr: float, people: int) -> list[str]:
             f"   {100 * one.low:.2f} to {100 * one.high:.2f} % {what}"
             + (f", {one.refused} of them captures refused" if one.kind == "genuine" and one.refused else "")
         )
-    over = [KINDS[one.kind] for one in rates if one.kind != "genuine" and one.low > fmr]
     lines.append(
-        f"above the policy's {100 * fmr:g} %: {', '.join(over)}"
+        f"above the policy's {100 * fmr:g} %: {', '.join(KINDS[one.kind] for one in over)}"
         if over
         else f"no kind of impostor is shown to get through more often than the policy's {100 * fmr:g} %"
     )
