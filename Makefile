@@ -6,18 +6,20 @@ DEMO ?= build/demo
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint device-test clean
+.PHONY: help setup demo test lint device-test test-aarch64 clean
 
 help:
 	@echo "make demo         render people, train, export, enroll and verify: the whole story"
 	@echo "make test         lint, types and tests"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make device-test  the device package alone, on PYTHON310 (default python3.10)"
+	@echo "make test-aarch64 the compiled log-mel for aarch64 under emulation; needs cmake, g++-aarch64-linux-gnu and qemu-user"
 	@echo "make clean        remove what the demo built"
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+# Compiles the log-mel kernel, and again when its sources change.
+$(READY): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -43,7 +45,10 @@ PYTHON310 ?= python3.10
 device-test:
 	$(PYTHON310) -m venv build/device
 	build/device/bin/pip install --quiet --disable-pip-version-check . pytest hypothesis
-	build/device/bin/python -m pytest tests/sdk tests/house -p no:cacheprovider
+	build/device/bin/python -m pytest tests/sdk tests/house tests/kernels -p no:cacheprovider
+
+test-aarch64: $(READY)
+	EDGEPIN_TEST_AARCH64=1 $(BIN)/pytest tests/kernels/test_log_mel_native.py -k "aarch64 or neon"
 
 clean:
 	rm -rf build

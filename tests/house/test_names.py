@@ -39,7 +39,14 @@ NAMES = {
         "Verifier",
         "YuNetFinder",
     ],
-    "edgepin_kernels": ["LogMel", "LogMelSpec", "reference_log_mel"],
+    "edgepin_kernels": [
+        "LogMel",
+        "LogMelSpec",
+        "available_kernels",
+        "log_mel_onnx",
+        "prepend_log_mel",
+        "reference_log_mel",
+    ],
 }
 
 

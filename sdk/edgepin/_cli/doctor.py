@@ -70,8 +70,6 @@ def _roles() -> dict[str, Any]:
 
 def _runtime() -> dict[str, Any]:
     """Which backend will run, and why not a better one."""
-    from edgepin_kernels import LogMel, LogMelSpec
-
     from .._errors import EnvironmentFault
     from .._faces import HaarFinder
 
@@ -82,13 +80,32 @@ def _runtime() -> dict[str, Any]:
         ready, mend = False, getattr(error, "hint", None) or str(error)
     if importlib.util.find_spec("onnxruntime") is None:
         ready, mend = False, "pip install onnxruntime"
+    log_mel = _log_mel()
     return {
-        "ready": ready,
+        "ready": ready and log_mel["implementation"] is not None,
         "backend": "onnxruntime-cpu",
         "why": "this version runs its encoders on ONNX Runtime's CPU provider only",
-        "log_mel": LogMel(LogMelSpec.preset("kaldi")).implementation,
+        "log_mel": log_mel,
         "mend": mend,
     }
+
+
+def _log_mel() -> dict[str, Any]:
+    """What computes the front-end of the voice, and why not something faster."""
+    from edgepin_kernels import LogMel, LogMelSpec, available_kernels
+
+    try:
+        kernels = available_kernels()
+    except ImportError:
+        kernels = []
+    try:
+        implementation, mend = LogMel(LogMelSpec()).implementation, None
+    except (ImportError, ValueError) as error:
+        implementation, mend = None, str(error)
+    if implementation == "numpy":
+        mend = "unset EDGEPIN_LOG_MEL" if kernels else "install edgepin with a C++ compiler at hand"
+        mend += "; numpy is about ten times slower"
+    return {"implementation": implementation, "kernels": kernels, "mend": mend}
 
 
 def _places() -> dict[str, Any]:
@@ -140,9 +157,14 @@ def _print(findings: dict[str, Any]) -> None:
         if found["mend"]:
             say(f"         to get it: {found['mend']}")
     runtime = findings["runtime"]
-    click.echo(f"runtime  {runtime['backend']}: {runtime['why']}; log-mel: {runtime['log_mel']}")
+    click.echo(f"runtime  {runtime['backend']}: {runtime['why']}")
     if runtime["mend"]:
         say(f"         to mend it: {runtime['mend']}")
+    log_mel = runtime["log_mel"]
+    kernels = f"compiled kernels of this processor: {', '.join(log_mel['kernels']) or 'none'}"
+    click.echo(f"log-mel  {log_mel['implementation'] or 'missing'} ({kernels})")
+    if log_mel["mend"]:
+        say(f"         to mend it: {log_mel['mend']}")
     store, key = findings["store"], findings["key"]
     click.echo(f"store    {store['path']} ({'there' if store['exists'] else 'made at first enrollment'})")
     click.echo(
