@@ -12,6 +12,7 @@ enum class Normalize { none, mean, mean_std };
 // One pass of the transform: `groups` transforms of radix * m points, `stride` apart from `at` on. Strides and places are in
 // floats of the work buffer.
 struct Pass {
+  bool first;  // of the transform
   std::size_t radix, at, groups, stride, m, points;
   const float* twiddles;  // (m, radix - 1) complex
   const float* roots;     // (radix) complex, for radices without a butterfly of their own
@@ -20,7 +21,14 @@ struct Pass {
 // Two blocks of the last pass that hold each other's mirror bins, or one that holds its own.
 struct MirrorBlocks {
   std::size_t at, mirror;
+  bool first;  // the one of bin 0
   const float* turns;  // (last radix) complex: what the real transform multiplies each bin of `at` by
+};
+
+// A part of the transform that is finished before the next one starts, so that it stays in the cache: the first pass; or,
+// of two of its groups that are each other's mirrors, all the other passes.
+struct Stage {
+  std::size_t first_pass, stop_pass, first_mirrors, stop_mirrors;
 };
 
 // Tables for one spec and one number of lanes. The pointers are into the plan, which outlives every call.
@@ -35,10 +43,11 @@ struct KernelPlan {
   const std::size_t* places;  // (points) where a point lies in the work buffer
   std::size_t work_points;    // floats of the work buffer that hold points; mels and spare room follow
 
+  const Stage* stages;
+  std::size_t num_stages;
   const Pass* passes;
-  std::size_t num_passes, last_radix;
-  const MirrorBlocks* mirrors;  // that of bin 0 first, then the pairs, then the one in the middle if there is one
-  std::size_t num_mirrors;
+  const MirrorBlocks* mirrors;
+  std::size_t last_radix;
 
   std::size_t num_mels;
   const std::size_t* mel_counts;  // (num_mels) how many bins

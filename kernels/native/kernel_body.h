@@ -100,7 +100,13 @@ struct Emphasis {
   }
 };
 
+// Whether the first pass knows which points are zero, so that they need not be written.
+EDGEPIN_INLINE bool skips_zeros(const KernelPlan& plan) {
+  return plan.stages[0].stop_pass > 0 && plan.passes[0].radix == 8;
+}
+
 EDGEPIN_INLINE void clear_points(const KernelPlan& plan, float* work) {
+  if (skips_zeros(plan)) return;
   for (std::size_t p = plan.pairs; p < plan.points; ++p) store_complex(work + plan.places[p], Complex{});
 }
 
@@ -162,39 +168,50 @@ EDGEPIN_INLINE void load_points(const KernelPlan& plan, const Frames<float>& fra
   clear_points(plan, work);
 }
 
-EDGEPIN_INLINE void run_passes(const KernelPlan& plan, float* work, float* spare) {
-  for (std::size_t i = 0; i < plan.num_passes; ++i) {
-    const Pass& p = plan.passes[i];
-    float* const data = work + p.at;
-    switch (p.radix) {
-      case 2: pass<2>(data, p.groups, p.stride, p.m, p.points, p.twiddles); break;
-      case 3: pass<3>(data, p.groups, p.stride, p.m, p.points, p.twiddles); break;
-      case 4: pass<4>(data, p.groups, p.stride, p.m, p.points, p.twiddles); break;
-      case 5: pass<5>(data, p.groups, p.stride, p.m, p.points, p.twiddles); break;
-      case 8: pass<8>(data, p.groups, p.stride, p.m, p.points, p.twiddles); break;
-      default: general_pass(data, p.radix, p.groups, p.stride, p.m, p.points, p.twiddles, p.roots, spare);
-    }
+// The first pass has a frame's points only; what follows them is zero.
+inline void run_first_pass(const KernelPlan& plan, const Pass& p, float* data) {
+  const std::size_t filled = (plan.pairs + p.m - 1) / p.m;  // of the first butterflies; one less of those after `split`
+  const std::size_t split = plan.pairs - (filled - 1) * p.m;
+  first_pass_of_8(data, filled, 0, split, p.points, p.twiddles);
+  first_pass_of_8(data, filled - 1, split, p.m, p.points, p.twiddles);
+}
+
+inline void run_pass(const KernelPlan& plan, const Pass& p, float* work) {
+  float* const data = work + p.at;
+  if (p.first && skips_zeros(plan)) return run_first_pass(plan, p, data);
+  switch (p.radix) {
+    case 2: return pass<2>(data, p.groups, p.stride, p.m, p.points, p.twiddles);
+    case 3: return pass<3>(data, p.groups, p.stride, p.m, p.points, p.twiddles);
+    case 4: return pass<4>(data, p.groups, p.stride, p.m, p.points, p.twiddles);
+    case 5: return pass<5>(data, p.groups, p.stride, p.m, p.points, p.twiddles);
+    case 8: return pass<8>(data, p.groups, p.stride, p.m, p.points, p.twiddles);
+    default:
+      general_pass(data, p.radix, p.groups, p.stride, p.m, p.points, p.twiddles, p.roots, work + plan.work_points);
   }
 }
 
 template <int R>
-inline void last_pass(const KernelPlan& plan, float* work) {
-  for (std::size_t i = 0; i < plan.num_mirrors; ++i) {
-    const MirrorBlocks& blocks = plan.mirrors[i];
-    if (blocks.at == blocks.mirror)
-      last_pass_alone<R>(work + blocks.at, blocks.turns, i == 0);
+inline void last_pass(const MirrorBlocks* begin, const MirrorBlocks* end, float* work) {
+  for (const MirrorBlocks* blocks = begin; blocks != end; ++blocks) {
+    if (blocks->at == blocks->mirror)
+      last_pass_alone<R>(work + blocks->at, blocks->turns, blocks->first);
     else
-      last_pass_pair<R>(work + blocks.at, work + blocks.mirror, blocks.turns);
+      last_pass_pair<R>(work + blocks->at, work + blocks->mirror, blocks->turns);
   }
 }
 
-EDGEPIN_INLINE void run_last_pass(const KernelPlan& plan, float* work) {
-  switch (plan.last_radix) {
-    case 2: last_pass<2>(plan, work); break;
-    case 3: last_pass<3>(plan, work); break;
-    case 4: last_pass<4>(plan, work); break;
-    case 5: last_pass<5>(plan, work); break;
-    default: last_pass<1>(plan, work);
+EDGEPIN_INLINE void transform(const KernelPlan& plan, float* work) {
+  for (const Stage* stage = plan.stages; stage != plan.stages + plan.num_stages; ++stage) {
+    for (std::size_t i = stage->first_pass; i < stage->stop_pass; ++i) run_pass(plan, plan.passes[i], work);
+    const MirrorBlocks* const begin = plan.mirrors + stage->first_mirrors;
+    const MirrorBlocks* const end = plan.mirrors + stage->stop_mirrors;
+    switch (plan.last_radix) {
+      case 2: last_pass<2>(begin, end, work); break;
+      case 3: last_pass<3>(begin, end, work); break;
+      case 4: last_pass<4>(begin, end, work); break;
+      case 5: last_pass<5>(begin, end, work); break;
+      default: last_pass<1>(begin, end, work);
+    }
   }
 }
 
@@ -209,19 +226,14 @@ EDGEPIN_INLINE void sum_mels(const KernelPlan& plan, const float* work, float* m
 }
 
 // The natural logarithm of positive normal numbers, to 1.5 units in the last place: exponent and mantissa in [sqrt 1/2, sqrt 2)
-// apart, log(1 + f) = f - f^2 / 2 + f^3 P(f) with P fitted for the least largest relative error (6e-9 before rounding).
+// apart, log(1 + f) = f - f^2 / 2 + f^3 P(f) with P fitted for the least largest relative error (3e-8 before rounding).
 EDGEPIN_INLINE Floats natural_log(Floats x) {
   constexpr std::int32_t sqrt_half = 0x3f3504f3;
   const Ints exponent = (bits(x) - sqrt_half) >> 23;
   const Floats e = to_floats(exponent), f = from_bits(bits(x) - (exponent << 23)) - 1.0f, f2 = f * f;
-  Floats p = broadcast(-7.634472102e-02f);
-  p = p * f + 1.276156902e-01f;
-  p = p * f - 1.316018701e-01f;
-  p = p * f + 1.420175880e-01f;
-  p = p * f - 1.662335694e-01f;
-  p = p * f + 2.000122666e-01f;
-  p = p * f - 2.500081956e-01f;
-  p = p * f + 3.333333135e-01f;
+  const Floats p01 = f * -2.500133812e-01f + 3.333390951e-01f, p23 = f * -1.657758355e-01f + 1.996306330e-01f;
+  const Floats p456 = f2 * 8.700419217e-02f + (f * -1.426748931e-01f + 1.491477340e-01f);
+  const Floats p = p456 * (f2 * f2) + (p23 * f2 + p01);
   // ln 2 in two parts, the first with so few bits that its multiples are exact.
   const Floats small = p * (f * f2) + e * 9.05800061445916e-06f - 0.5f * f2;
   return (small + f) + e * 0.693138122558593750f;
@@ -232,13 +244,14 @@ EDGEPIN_INLINE void logarithms(const KernelPlan& plan, float* mels) {
   const float unit = plan.log == Log::ln      ? 1.0f
                      : plan.log == Log::log10 ? 0.434294481903251828f
                                               : 4.34294481903251828f;
-  const Floats silence = broadcast(plan.log_of_floor);
+  const Floats silence = broadcast(plan.log_of_floor), floor = broadcast(plan.floor);
   for (std::size_t m = 0; m < plan.num_mels; ++m) {
     const Floats energy = load<Floats>(mels + m * kLanes);
     // Silence is the floor exactly, which a rounded logarithm might not be.
-    const Ints silent = plan.add_floor ? energy == 0.0f : energy <= plan.floor;
-    const Floats floored = plan.add_floor ? energy + plan.floor : select(silent, broadcast(plan.floor), energy);
-    store(mels + m * kLanes, select(silent, silence, natural_log(floored) * unit));
+    if (plan.add_floor)
+      store(mels + m * kLanes, energy == 0.0f ? silence : natural_log(energy + floor) * unit);
+    else
+      store(mels + m * kLanes, energy > floor ? natural_log(energy > floor ? energy : floor) * unit : silence);
   }
 }
 
@@ -266,8 +279,7 @@ template <class Sample>
 void run_block(const KernelPlan& plan, const Sample* samples, std::size_t frames, float* work, float* out) {
   float* mels = work + plan.work_points;
   load_points(plan, Frames<Sample>(samples, plan.hop_length, frames), work);
-  run_passes(plan, work, mels);
-  run_last_pass(plan, work);
+  transform(plan, work);
   sum_mels(plan, work, mels);
   logarithms(plan, mels);
   write_rows(plan, mels, frames, out);

@@ -133,9 +133,11 @@ void Plan::build_transform() {
   tables_.places = places_.data();
   tables_.work_points = 2 * lanes * (points + points / group);
 
-  twiddles_.reserve(2 * radices.size());
+  const std::size_t passes = radices.size() - 1, groups = points / group;
+  std::vector<std::vector<Pass>> passes_of(groups);  // of each group, all but the first
   std::size_t size = points, largest_radix = 1;
-  for (std::size_t i = 0; i + 1 < radices.size(); ++i) {
+  twiddles_.reserve(2 * passes);
+  for (std::size_t i = 0; i < passes; ++i) {
     const std::size_t radix = radices[i], m = size / radix;
     std::vector<float> twiddles, roots;
     for (std::size_t j = 0; j < m; ++j)
@@ -143,43 +145,56 @@ void Plan::build_transform() {
     for (std::size_t q = 0; q < radix; ++q) push_turn(roots, -static_cast<double>(q) / radix);
     twiddles_.push_back(std::move(twiddles));
     twiddles_.push_back(std::move(roots));
-    const float* tables[] = {twiddles_[2 * i].data(), twiddles_[2 * i + 1].data()};
+    Pass pass{i == 0, radix, 0, 1, 0, m, place(m), twiddles_[2 * i].data(), twiddles_[2 * i + 1].data()};
     if (i == 0) {
-      passes_.push_back({radix, 0, 1, 0, m, place(m), tables[0], tables[1]});
+      passes_.push_back(pass);
     } else {
-      for (std::size_t first = 0; first < points; first += group)
-        passes_.push_back(
-            {radix, place(first), group / size, 2 * lanes * size, m, 2 * lanes * m, tables[0], tables[1]});
+      pass.groups = group / size;
+      pass.stride = 2 * lanes * size;
+      pass.points = 2 * lanes * m;
+      for (std::size_t g = 0; g < groups; ++g) {
+        pass.at = place(g * group);
+        passes_of[g].push_back(pass);
+      }
     }
     size = m;
     largest_radix = std::max(largest_radix, radix);
   }
-  tables_.passes = passes_.data();
-  tables_.num_passes = passes_.size();
   tables_.last_radix = last;
 
-  // Blocks of the last pass: block b holds the bins first[b] + blocks q.
+  // Blocks of the last pass: block b holds the bins first + blocks q.
   const std::size_t blocks = points / last;
-  std::vector<std::size_t> first(blocks), block_of(blocks);
+  std::vector<std::size_t> block_of(blocks);  // by its first bin
   for (std::size_t b = 0; b < blocks; ++b) {
     std::size_t rest = b, below = blocks, weight = 1, bin = 0;
-    for (std::size_t i = 0; i + 1 < radices.size(); ++i) {
+    for (std::size_t i = 0; i < passes; ++i) {
       below /= radices[i];
       bin += rest / below * weight;
       rest %= below;
       weight *= radices[i];
     }
-    first[b] = bin;
     block_of[bin] = b;
   }
-  turns_.reserve(2 * points);
-  for (std::size_t bin = 0; bin <= blocks / 2; ++bin) {
-    const std::size_t at = block_of[bin], mirror = block_of[(blocks - bin) % blocks];
-    mirrors_.push_back({place(at * last), place(mirror * last), turns_.data() + turns_.size()});
-    for (std::size_t q = 0; q < last; ++q) push_turn(turns_, 0.5 * (bin + blocks * q) / points);
+
+  // Group g holds the bins that are g above a multiple of the number of groups, and so the mirrors of group groups - g.
+  if (passes > 0) stages_.push_back({0, 1, 0, 0});
+  turns_.reserve(2 * last * (blocks / 2 + 1));
+  for (std::size_t g = 0; g <= groups / 2; ++g) {
+    const std::size_t first_pass = passes_.size(), first_mirrors = mirrors_.size(), partner = (groups - g) % groups;
+    passes_.insert(passes_.end(), passes_of[g].begin(), passes_of[g].end());
+    if (partner != g) passes_.insert(passes_.end(), passes_of[partner].begin(), passes_of[partner].end());
+    for (std::size_t bin = 0; bin <= blocks / 2; ++bin) {
+      if (bin % groups != g && bin % groups != partner) continue;
+      const std::size_t at = block_of[bin], mirror = block_of[(blocks - bin) % blocks];
+      mirrors_.push_back({place(at * last), place(mirror * last), bin == 0, turns_.data() + turns_.size()});
+      for (std::size_t q = 0; q < last; ++q) push_turn(turns_, 0.5 * (bin + blocks * q) / points);
+    }
+    stages_.push_back({first_pass, passes_.size(), first_mirrors, mirrors_.size()});
   }
+  tables_.stages = stages_.data();
+  tables_.num_stages = stages_.size();
+  tables_.passes = passes_.data();
   tables_.mirrors = mirrors_.data();
-  tables_.num_mirrors = mirrors_.size();
 
   // Where the power of each bin is after the last pass; that of bin `points` lies in the imaginary part of bin 0.
   for (std::size_t bin = 0; bin < points; ++bin)

@@ -84,6 +84,7 @@ class Plan {
   std::vector<float> int16_window_, float_window_, mel_weights_, turns_;
   std::vector<std::size_t> places_, power_places_, mel_counts_, mel_places_;
   std::vector<std::vector<float>> twiddles_;
+  std::vector<Stage> stages_;
   std::vector<Pass> passes_;
   std::vector<MirrorBlocks> mirrors_;
 

@@ -48,9 +48,6 @@ EDGEPIN_INLINE Ints bits(Floats value) { return (Ints)value; }
 
 EDGEPIN_INLINE Floats from_bits(Ints value) { return (Floats)value; }
 
-// Where a lane of `mask` is -1, that of `yes`, else that of `no`.
-EDGEPIN_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
-
 // A sample is a half of a 32-bit lane: the low one is the earlier (little-endian memory).
 // low * factor - offset, and the same of the high halves. Exact: |factor| < 2^15 and the result fits 32 bits.
 struct Scaled {

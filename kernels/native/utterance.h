@@ -60,7 +60,7 @@ inline void finish(const KernelPlan& plan, float* values, std::size_t frames) {
     std::size_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
       const Floats value = load<Floats>(values + i);
-      largests = select(value > largests, value, largests);
+      largests = value > largests ? value : largests;
     }
     for (; i < count; ++i) largest = values[i] > largest ? values[i] : largest;
     for (int lane = 0; lane < kLanes; ++lane) largest = largests[lane] > largest ? largests[lane] : largest;

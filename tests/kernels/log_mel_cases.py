@@ -28,6 +28,7 @@ SPECS = {
     "dc of emphasized samples": LogMelSpec(preemphasis_over="utterance", padding="reflect"),
     "many mels, some between two bins": LogMelSpec(num_mels=200, fft_length=400),
     "long transform": LogMelSpec(frame_length=1_000, fft_length=4_096, num_mels=20),
+    "a transform far longer than the frame": LogMelSpec(frame_length=20, hop_length=50, num_mels=30),
     "odd frame, prime factors": LogMelSpec(frame_length=401, fft_length=2 * 7 * 37, num_mels=33),
     "prime transform": LogMelSpec(frame_length=55, hop_length=31, fft_length=2 * 31, num_mels=12),
     "smallest transform": LogMelSpec(
