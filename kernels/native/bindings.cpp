@@ -37,7 +37,7 @@ Choice choose(const std::string& name, std::initializer_list<const char*> names)
 class PyPlan {
  public:
   PyPlan(const edgepin::PlanOptions& options, const std::string& kernel, std::size_t threads)
-      : plan_(options, kernel, threads), frame_length_(options.frame_length), num_mels_(options.num_mels) {}
+      : plan_(options, kernel, threads) {}
 
   const char* kernel() const { return plan_.kernel(); }
 
@@ -49,7 +49,7 @@ class PyPlan {
 
   template <class Sample>
   void run(const Samples<Sample>& pcm, Out out) {
-    if (out.shape(0) != pcm.shape(0) || out.shape(2) != num_mels_)
+    if (out.shape(0) != pcm.shape(0) || out.shape(2) != plan_.num_mels() || out.shape(1) > plan_.max_frames(pcm.shape(1)))
       throw std::invalid_argument("out does not belong to the samples");
     const nb::gil_scoped_release release;
     plan_.run(pcm.data(), pcm.shape(0), pcm.shape(1), out.shape(1), out.data());
@@ -57,7 +57,6 @@ class PyPlan {
 
  private:
   edgepin::Plan plan_;
-  std::size_t frame_length_, num_mels_;
 };
 
 }  // namespace

@@ -247,6 +247,12 @@ class Plan::Lease {
   std::unique_ptr<Workspace> space_;
 };
 
+std::size_t Plan::max_frames(std::size_t samples) const {
+  if (options_.padding != Padding::none) return samples / options_.hop_length + 1;
+  if (samples < options_.frame_length) return 0;
+  return (samples - options_.frame_length) / options_.hop_length + 1;
+}
+
 bool Plan::needs_finish() const {
   return options_.normalize != Normalize::none || std::isfinite(options_.dynamic_range) ||
          options_.output_offset != 0.0f || options_.output_scale != 1.0f;

@@ -50,6 +50,9 @@ class Plan {
   void run(const float* pcm, std::size_t batch, std::size_t samples, std::size_t frames, float* out);
 
   const char* kernel() const { return kernel_->name; }
+  std::size_t num_mels() const { return options_.num_mels; }
+  // How many frames `run` may be asked for without reading beyond `samples` samples. What padding makes up is not read.
+  std::size_t max_frames(std::size_t samples) const;
   float largest(const float* samples, std::size_t count) const { return kernel_->largest(samples, count); }
 
  private:

@@ -40,6 +40,10 @@ NAMES = {
         "YuNetFinder",
     ],
     "edgepin_kernels": [
+        "CudaError",
+        "CudaLogMel",
+        "CudaUnavailableError",
+        "DeviceArray",
         "LogMel",
         "LogMelSpec",
         "available_kernels",

@@ -17,6 +17,7 @@ import pytest
 
 import edgepin_kernels
 from edgepin_kernels import LogMel, LogMelSpec
+from edgepin_kernels._compiled import CompiledLogMel
 
 from .log_mel_cases import KERNELS, each_implementation, noise
 
@@ -86,6 +87,14 @@ def test_without_the_extension_only_numpy_runs_and_only_when_asked_for(
     with pytest.raises(ImportError, match="EDGEPIN_LOG_MEL=numpy"):
         LogMel(LogMelSpec())
     assert LogMel(LogMelSpec(), implementation="numpy").implementation == "numpy"
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 80), (2, 3, 80), (1, 3, 79)])
+def test_the_extension_itself_writes_and_reads_nothing_out_of_bounds(shape: tuple[int, int, int]) -> None:
+    plan = CompiledLogMel(LogMelSpec(), KERNELS[0], threads=1)
+    plan.run(noise(1, 720), np.empty((1, 3, 80), np.float32))
+    with pytest.raises(ValueError, match="does not belong"):
+        plan.run(noise(1, 720), np.empty(shape, np.float32))
 
 
 @pytest.mark.parametrize("implementation", ["auto", "numpy"])

@@ -1,0 +1,1 @@
+"""Measurements against named peers. Nothing of the packages imports this."""
