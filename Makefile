@@ -6,13 +6,15 @@ DEMO ?= build/demo
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint device-test test-aarch64 clean
+.PHONY: help setup demo test lint bench device-test test-aarch64 test-gpu clean
 
 help:
 	@echo "make demo         render people, train, export, enroll and verify: the whole story"
 	@echo "make test         lint, types and tests"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make device-test  the device package alone, on PYTHON310 (default python3.10)"
+	@echo "make bench        the log-mel against other packages; minutes, on an idle machine"
+	@echo "make test-gpu     what needs an NVIDIA GPU"
 	@echo "make test-aarch64 the compiled log-mel for aarch64 under emulation; needs cmake, g++-aarch64-linux-gnu and qemu-user"
 	@echo "make clean        remove what the demo built"
 
@@ -49,6 +51,18 @@ device-test:
 
 test-aarch64: $(READY)
 	EDGEPIN_TEST_AARCH64=1 $(BIN)/pytest tests/kernels/test_log_mel_native.py -k "aarch64 or neon"
+
+# Tests that need an NVIDIA GPU; each says what it misses where there is none.
+test-gpu: $(READY)
+	$(BIN)/pytest tests/gpu
+
+# Some minutes, on an otherwise idle machine.
+BENCH ?= build/bench
+bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@mkdir -p $(BENCH)
+	$(BIN)/pytest benchmarks --benchmark-only
+	$(BIN)/python -m benchmarks.log_mel --json $(BENCH)/log_mel_cpu.json --chart $(BENCH)/log_mel_cpu.svg
 
 clean:
 	rm -rf build

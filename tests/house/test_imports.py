@@ -28,6 +28,7 @@ OUTSIDE = {"benchmarks", "tests", "conftest", "pytest", "hypothesis"}
 # What a device may lack, or what would slow its start: imported where it is used.
 HEAVY = (
     "torch", "onnx", "onnxruntime", "scipy", "sklearn", "cv2", "cryptography", "PIL", "soundfile", "soxr", "click",
+    "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "cuda",
 )  # fmt: skip
 
 

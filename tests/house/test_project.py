@@ -57,7 +57,13 @@ def tracked() -> list[Path]:
 def test_every_development_dependency_is_pinned() -> None:
     wanted = set()
     extras = project()["optional-dependencies"]
-    for requirement in (*project()["dependencies"], *extras["train"], *extras["export"], *extras["dev"]):
+    for requirement in (
+        *project()["dependencies"],
+        *extras["train"],
+        *extras["export"],
+        *extras["bench"],
+        *extras["dev"],
+    ):
         name, _, marker = requirement.partition(";")
         if "python_version <" not in marker:  # constraints are for the development version of Python
             wanted.add(normal(re.match(r"[\w.-]+", name)[0]))
