@@ -47,7 +47,7 @@ PYTHON310 ?= python3.10
 device-test:
 	$(PYTHON310) -m venv build/device
 	build/device/bin/pip install --quiet --disable-pip-version-check . pytest hypothesis
-	build/device/bin/python -m pytest tests/sdk tests/house tests/kernels -p no:cacheprovider
+	build/device/bin/python -m pytest tests/sdk tests/attacks tests/house tests/kernels -p no:cacheprovider
 
 test-aarch64: $(READY)
 	EDGEPIN_TEST_AARCH64=1 $(BIN)/pytest tests/kernels/test_log_mel_native.py -k "aarch64 or neon"

@@ -1,10 +1,8 @@
-"""A zip with one spelling: members stored without compression, in one order, dated 1980-01-01, and nothing
-else.
+"""A zip with one spelling: members stored without compression, in one order, dated 1980-01-01, and nothing else.
 
-Any zip tool reads it. Reading it back here accepts only the bytes that writing the same members would give,
-so no byte can differ
-unnoticed: no second directory, no comment, no extra field, no bytes before, between or after. Layout:
-    PKWARE's APPNOTE.TXT 6.3.10, 4.3.
+Any zip tool reads it. Reading it back here accepts only the bytes that writing the same members would give, so no
+byte can differ unnoticed: no second directory, no comment, no extra field, no bytes before, between or after.
+Layout: PKWARE's APPNOTE.TXT 6.3.10, 4.3.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ _VERSION = 10  # 1.0: stored members are all that is needed
 _MADE_BY = 3 << 8 | _VERSION  # Unix, so that the mode below is read
 _DATE = 1 << 5 | 1  # 1980-01-01, the zero of the format
 _MODE = 0o100644 << 16
+_ENCRYPTED = 1
 
 Member = bytes | memoryview
 _DAMAGED_HINT = "copy or export the bundle again"
@@ -68,20 +67,24 @@ def unpack(data: bytes, order: Sequence[str]) -> dict[str, memoryview]:
         if members and order.index(name) < order.index(next(reversed(members))):
             raise BundleError(f"the bundle's members are out of order at {name}", hint=_DAMAGED_HINT)
         members[name] = member
-    _compare(view, pack(members, order))
+    _compare(view, list(pack(members, order)), list(members))
     return members
 
 
 def _local_member(view: memoryview, offset: int, order: Sequence[str]) -> tuple[str, memoryview, int]:
     if offset + _LOCAL.size > len(view):
         raise _cut_short()
-    _, _, _, method, _, _, checksum, packed, size, name_length, extra = _LOCAL.unpack_from(view, offset)
+    _, _, flags, method, _, _, checksum, packed, size, name_length, extra = _LOCAL.unpack_from(view, offset)
     start = offset + _LOCAL.size
     body = start + name_length + extra
     raw_name = bytes(view[start : start + min(name_length, 80)])
     name = raw_name.decode("ascii", "replace")
     if name not in order or len(name) != name_length:
         raise BundleError(f"the bundle has a member that bundles do not have: {name!r}", hint=_DAMAGED_HINT)
+    if flags & _ENCRYPTED:
+        raise BundleError(f"the bundle's {name} is encrypted", hint=_DAMAGED_HINT)
+    if extra:
+        raise BundleError(f"the bundle's {name} has an extra field", hint=_DAMAGED_HINT)
     if method != 0 or packed != size:
         raise BundleError(
             f"the bundle's {name} is compressed", hint="members of a bundle are stored as they are"
@@ -94,16 +97,17 @@ def _local_member(view: memoryview, offset: int, order: Sequence[str]) -> tuple[
     return name, member, body + size
 
 
-def _compare(view: memoryview, pieces: Iterator[Member]) -> None:
+def _compare(view: memoryview, pieces: list[Member], names: list[str]) -> None:
     """Piece by piece, because a second copy of the archive may not fit beside the first."""
+    kinds = [kind for name in names for kind in (f"header of {name}", name)] + ["directory", "end record"]
     offset = 0
-    for piece in pieces:
+    for kind, piece in zip(kinds, pieces, strict=True):
         found = view[offset : offset + len(piece)]
         if found != piece:
             if len(found) < len(piece) and found == piece[: len(found)]:
                 raise _cut_short()
             raise BundleError(
-                f"the bundle is not written as bundles are, at byte {offset} or soon after",
+                f"the bundle's {kind} is not written as bundles are (it begins at byte {offset})",
                 hint=_DAMAGED_HINT,
             )
         offset += len(piece)

@@ -11,16 +11,27 @@ import dataclasses
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
 from . import _canonical_json
 from ._archive import Member, pack, unpack
+from ._encoder_io import check_encoder
 from ._errors import BundleError, BundleNotFoundError, EnvironmentFault, UsageError
-from ._manifest import CARD, CONTENT_ORDER, MODALITIES, PORTABLE_VOICE, PRECISIONS, REQUIRED_CONTENT, Manifest
-from ._onnx_scan import check_self_contained
+from ._manifest import (
+    CARD,
+    CONTENT_ORDER,
+    MAX_MANIFEST_BYTES,
+    MODALITIES,
+    PORTABLE_VOICE,
+    PRECISIONS,
+    REQUIRED_CONTENT,
+    Manifest,
+)
+from ._onnx_scan import scan_model
 from ._safe_files import write_atomic
+from ._safe_text import unsafe_character
 from ._signing import SigningKey, how_to_trust, trusted_keys
 
 MAX_BUNDLE_BYTES = 256 << 20
@@ -28,7 +39,12 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 MEMBER_ORDER = (MANIFEST, SIGNATURE, *CONTENT_ORDER)
 _REQUIRED = (MANIFEST, SIGNATURE, *REQUIRED_CONTENT)
-_MAX_SIGNATURE_BYTES = 1024
+MAX_CARD_BYTES = 1 << 20
+_MAX_BYTES = {MANIFEST: MAX_MANIFEST_BYTES, SIGNATURE: 1024, CARD: MAX_CARD_BYTES}
+"""Of the members that are parsed as a whole; the models share what the file may have."""
+
+CHECKS = ("file", "archive", "signature", "manifest", "digests", "models")
+"""What opening checks, in this order."""
 
 Trust = Literal["trusted", "pinned", "unknown-key", "unsigned"]
 """`trusted`: signed by a key that this machine trusts. `pinned`: its digest is one that the caller vouches
@@ -71,28 +87,7 @@ class Bundle:
                 version. A wrong signature by a known key is refused whatever is allowed.
             EnvironmentFault: the file cannot be read, or a trusted key is unusable.
         """
-        path = Path(path)
-        members = unpack(_read(path), MEMBER_ORDER)
-        for name in _REQUIRED:
-            if name not in members:
-                raise BundleError(f"the bundle lacks {name}", hint="copy or export the bundle again")
-        stored = bytes(members[MANIFEST])
-        digest = hashlib.sha256(stored).hexdigest()
-        # Trust comes first: what nobody vouches for is not parsed any further than this.
-        trust, key_id = _check_signature(stored, bytes(members[SIGNATURE]))
-        if trust != "trusted" and digest in trusted_digests:
-            trust = "pinned"
-        if trust == "unsigned" and not allow_unsigned:
-            raise BundleError("the bundle is not signed", hint=how_to_trust())
-        if trust == "unknown-key" and not allow_unsigned:
-            raise BundleError(
-                f"the bundle is signed by a key that this machine does not trust ({key_id})",
-                hint=how_to_trust(),
-            )
-        manifest = Manifest.from_bytes(stored)
-        content = {name: member for name, member in members.items() if name in CONTENT_ORDER}
-        _check_content(manifest, content)
-        return cls(path, manifest, digest, trust, key_id, content)
+        return open_checked(path, allow_unsigned=allow_unsigned, trusted_digests=trusted_digests)
 
     def precisions(self, modality: str) -> tuple[str, ...]:
         """The precisions in which the encoder of `modality` (`face` or `voice`) is here; `fp32` always is."""
@@ -119,6 +114,54 @@ class Bundle:
     def card(self) -> str:
         """What the maker says of the bundle, as Markdown."""
         return str(self._members[CARD], "utf-8")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every member but the manifest and its signature, in the order of the archive."""
+        return {name: len(member) for name, member in self._members.items()}
+
+
+def open_checked(
+    path: str | os.PathLike[str],
+    *,
+    allow_unsigned: bool = False,
+    trusted_digests: Collection[str] = (),
+    passed: Callable[[str], object] = lambda check: None,
+) -> Bundle:
+    """`Bundle.open`, which tells `passed` the name of each of the `CHECKS` once the bundle has passed it."""
+    path = Path(path)
+    data = _read(path)
+    passed("file")
+    members = unpack(data, MEMBER_ORDER)
+    for name in _REQUIRED:
+        if name not in members:
+            raise BundleError(f"the bundle lacks {name}", hint="copy or export the bundle again")
+    for name, limit in _MAX_BYTES.items():  # before any of them is copied
+        if len(members[name]) > limit:
+            raise BundleError(f"the bundle's {name} is larger than {limit >> 10} KiB")
+    passed("archive")
+    stored = bytes(members[MANIFEST])
+    digest = hashlib.sha256(stored).hexdigest()
+    # Trust comes first: what nobody vouches for is not parsed any further than this.
+    trust, key_id = _check_signature(stored, bytes(members[SIGNATURE]))
+    if trust != "trusted" and digest in trusted_digests:
+        trust = "pinned"
+    if trust == "unsigned" and not allow_unsigned:
+        raise BundleError("the bundle is not signed", hint=how_to_trust())
+    if trust == "unknown-key" and not allow_unsigned:
+        raise BundleError(
+            f"the bundle is signed by a key that this machine does not trust ({key_id})",
+            hint=how_to_trust(),
+        )
+    passed("signature")
+    manifest = Manifest.from_bytes(stored)
+    passed("manifest")
+    content = {name: member for name, member in members.items() if name in CONTENT_ORDER}
+    _check_digests(manifest, content)
+    passed("digests")
+    _check_content(manifest, content)
+    passed("models")
+    return Bundle(path, manifest, digest, trust, key_id, content)
 
 
 def write_bundle(
@@ -150,12 +193,28 @@ def write_bundle(
     _check_content(manifest, members)
     stored = manifest.to_bytes()
     Manifest.from_bytes(stored)  # what cannot be read back must not be written
-    everything: dict[str, Member] = {MANIFEST: stored, SIGNATURE: _sign(stored, signing_key), **members}
+    _write(path, stored, members, signing_key)
+    return hashlib.sha256(stored).hexdigest()
+
+
+def sign_bundle(bundle: Bundle, path: str | os.PathLike[str], signing_key: SigningKey) -> None:
+    """Writes an opened bundle with `signing_key`'s signature in place of the one that it has, if any.
+
+    Every other byte stays, and with them the digest, so that stores of the bundle stay its own. An existing file
+    is replaced, and only by a whole one. Raises `EnvironmentFault` if the place cannot be written.
+    """
+    # The stored manifest is canonical, so these are its bytes.
+    _write(path, bundle.manifest.to_bytes(), bundle._members, signing_key)
+
+
+def _write(
+    path: str | os.PathLike[str], stored: bytes, members: Mapping[str, Member], key: SigningKey | None
+) -> None:
+    everything: dict[str, Member] = {MANIFEST: stored, SIGNATURE: _sign(stored, key), **members}
     pieces = list(pack(everything, MEMBER_ORDER))
     if sum(map(len, pieces)) > MAX_BUNDLE_BYTES:
         raise _too_large()
     write_atomic(Path(path).absolute(), pieces)
-    return hashlib.sha256(stored).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -189,8 +248,6 @@ def _read(path: Path) -> bytes:
 def _check_signature(stored: bytes, signature: bytes) -> tuple[Trust, str | None]:
     if not signature:
         return "unsigned", None
-    if len(signature) > _MAX_SIGNATURE_BYTES:
-        raise BundleError("the bundle's signature is too long")
     try:
         value = _canonical_json.decode(signature)
         key_id, encoded = value["key_id"], value["signature"]
@@ -223,7 +280,7 @@ def _sign(stored: bytes, key: SigningKey | None) -> bytes:
     return _canonical_json.encode({"key_id": key.key_id, "signature": encoded})
 
 
-def _check_content(manifest: Manifest, members: Mapping[str, Member]) -> None:
+def _check_digests(manifest: Manifest, members: Mapping[str, Member]) -> None:
     unlisted = sorted(members.keys() - manifest.members.keys())
     if unlisted:
         raise BundleError(f"the manifest does not list {', '.join(unlisted)}")
@@ -233,13 +290,20 @@ def _check_content(manifest: Manifest, members: Mapping[str, Member]) -> None:
     for name, data in members.items():
         if hashlib.sha256(data).hexdigest() != manifest.members[name]:
             raise BundleError(f"the bundle's {name} was altered: its SHA-256 is not the manifest's")
+
+
+def _check_content(manifest: Manifest, members: Mapping[str, Member]) -> None:
+    if len(members[CARD]) > MAX_CARD_BYTES:
+        raise BundleError(f"the bundle's {CARD} is larger than {MAX_CARD_BYTES >> 10} KiB")
     try:
-        str(members[CARD], "utf-8")
+        character = unsafe_character(str(members[CARD], "utf-8"))
     except UnicodeDecodeError:
         raise BundleError(f"the bundle's {CARD} is not UTF-8 text") from None
+    if character is not None:
+        raise BundleError(f"the bundle's {CARD} has the character {character}")
     for name, data in members.items():
         if name.endswith(".onnx"):
-            check_self_contained(data, name)
+            check_encoder(scan_model(data, name), name, manifest)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

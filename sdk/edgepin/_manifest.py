@@ -12,10 +12,13 @@ from edgepin_kernels import LogMelSpec
 from . import _canonical_json
 from ._crop import FaceSpec
 from ._errors import BundleError
+from ._safe_text import unsafe_character
 
 FORMAT_VERSION = 1
 EMBEDDING_DIM = 256
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_DEPTH = 16
+"""Levels of objects and arrays below the manifest's own. Whoever reads on may recurse without a check."""
 
 MODALITIES = ("face", "voice")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -83,6 +86,7 @@ class Manifest:
         for name in _OBJECTS:
             if not isinstance(getattr(self, name), Mapping):
                 raise _wrong(name, "an object", getattr(self, name))
+            _check_plain(getattr(self, name), name, MAX_DEPTH)
         missing = {"purpose", "restrictions"} - set(self.usage)
         if missing:
             raise BundleError(f"the manifest's usage lacks {', '.join(sorted(missing))}")
@@ -154,6 +158,23 @@ def _check_version(version: object) -> None:
             f"the bundle has format {version}; this version of EdgePIN reads format {FORMAT_VERSION}",
             hint="update EdgePIN" if version > FORMAT_VERSION else "export the bundle again",
         )
+
+
+def _check_plain(value: object, where: str, levels: int) -> None:
+    """No nesting deeper than `levels`, and no character that does something else than be shown."""
+    if levels < 0:
+        raise BundleError(f"the manifest's {where} is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_plain(key, where, levels)
+            _check_plain(item, where, levels - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_plain(item, where, levels - 1)
+    elif isinstance(value, str):
+        character = unsafe_character(value)
+        if character is not None:
+            raise BundleError(f"the manifest's {where} has the character {character} in a text")
 
 
 def _wrong(field: str, expected: str, value: object) -> BundleError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _paths
-from ._errors import EnvironmentFault, IntegrityError
+from ._errors import EnvironmentFault, IntegrityError, UsageError
 from ._safe_files import create_once, read_secret, write_atomic
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ class SigningKey:
         """
         key = cls._load_if_there(path)
         if key is None:
-            raise EnvironmentFault(
-                f"there is no signing key {path}", hint="`edgepin export` makes one on first use"
-            )
+            raise EnvironmentFault(f"there is no signing key {path}", hint="`edgepin keygen` makes one")
         return key
 
     @classmethod
@@ -138,25 +136,52 @@ class SigningKey:
     @classmethod
     def load_or_create(cls, path: Path | None = None) -> SigningKey:
         """This machine's signing key, made on first use; its public half is kept beside it as
-        `signing.pub`."""
-        from cryptography.hazmat.primitives import serialization
+        `signing.pub`.
 
+        Raises `IntegrityError` if that is the public half of another key: who handed it on would be trusted
+        for bundles that this key does not sign.
+        """
         path = path or _paths.signing_key_path()
         key = cls._load_if_there(path)
         if key is None:
-            create_once(
-                path,
-                cls.generate()._key.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                ),
-            )
+            create_once(path, cls.generate()._to_pem())
             key = cls.load(path)  # another process may have been first: its key is the one
         public = path.with_suffix(".pub")
-        if not public.exists():
+        if not os.path.lexists(public):
             write_atomic(public, [key.public_key.to_pem()])
+        elif PublicKey.load(public).key_id != key.key_id:
+            raise IntegrityError(
+                f"{public} is not the public half of {path}",
+                hint=f"move {public.name} away; it is written again from the key",
+            )
         return key
+
+    @classmethod
+    def create(cls, path: Path) -> SigningKey:
+        """A new key in the file `path`, of mode 0600, and its public half beside it with the suffix `.pub`.
+
+        Raises `UsageError` if either file is there already, and nothing is changed then: who loses a signing key
+        must be trusted anew everywhere.
+        """
+        public = path.with_suffix(".pub")
+        if path == public:
+            raise UsageError(
+                "a private key cannot be called .pub", hint="choose another name, such as signing.key"
+            )
+        if os.path.lexists(public):
+            raise _there_already(public)
+        key = cls.generate()
+        if not create_once(path, key._to_pem()):
+            raise _there_already(path)
+        write_atomic(public, [key.public_key.to_pem()])
+        return key
+
+    def _to_pem(self) -> bytes:
+        from cryptography.hazmat.primitives import serialization
+
+        return self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte signature over `data`; the same data give the same bytes."""
@@ -174,6 +199,10 @@ def trusted_keys() -> dict[str, PublicKey]:
     folder = _paths.trusted_dir()
     try:
         names = sorted(os.listdir(folder))
+        if folder.stat().st_mode & stat.S_IWOTH:
+            raise EnvironmentFault(
+                f"anyone may add keys to {folder}", hint=f"check what is in it, then chmod o-w {folder}"
+            )
     except FileNotFoundError:
         names = []
     except OSError as error:
@@ -182,9 +211,34 @@ def trusted_keys() -> dict[str, PublicKey]:
     return {key.key_id: key for key in keys}
 
 
+def trust(key: PublicKey) -> Path | None:
+    """Makes this machine trust what `key` signs: writes it into the trusted folder, under its id.
+
+    Returns the file, or None if the key is trusted already.
+    """
+    if key.key_id in trusted_keys():
+        return None
+    folder = _paths.trusted_dir()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot make the folder {folder}: {error.strerror}") from error
+    path = folder / f"{key.key_id}.pub"
+    write_atomic(path, [key.to_pem()])
+    return path
+
+
 def how_to_trust() -> str:
     """The hint for a bundle whose maker is not trusted."""
     return (
-        f"copy signing.pub from the machine that made it into {_paths.trusted_dir()}, "
+        "bring signing.pub from the machine that made it and run `edgepin bundle trust signing.pub` "
+        f"(it goes into {_paths.trusted_dir()}), "
         "or pass --allow-unsigned (allow_unsigned=True) if you know where this file comes from"
+    )
+
+
+def _there_already(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is there already, and a key is never overwritten",
+        hint="use it, or make the new key elsewhere: --out FILE",
     )

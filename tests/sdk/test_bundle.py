@@ -25,31 +25,21 @@ from edgepin._manifest import Manifest
 from edgepin._signing import SigningKey
 from edgepin_kernels import LogMelSpec
 
-
-def field(number: int, value: bytes) -> bytes:
-    """A protobuf field that holds bytes."""
-    assert number < 16
-    assert len(value) < 128
-    return bytes([number << 3 | 2, len(value)]) + value
-
-
-def onnx(weights: bytes) -> bytes:
-    """A model with one initializer: enough for what a bundle checks."""
-    return b"\x08\x0a" + field(7, field(5, field(9, weights)))
-
+from .tiny_onnx import encoder, field, model
 
 MEMBERS = {
     "card.md": b"# A test bundle\n",
-    "face.fp32.onnx": onnx(b"face"),
-    "face.int8.onnx": onnx(b"f"),
-    "voice.fp32.onnx": onnx(b"voice"),
-    "voice.portable.onnx": onnx(b"portable"),
+    "face.fp32.onnx": encoder("face", 1),
+    "face.int8.onnx": encoder("face", 2),
+    "voice.fp32.onnx": encoder("voice", 3),
+    "voice.portable.onnx": encoder("portable", 4),
 }
+EXTERNAL = model(field(5, field(13, b"")))
 MANIFEST = Manifest(
     name="test",
     created_by="0.1.0",
     log_mel=LogMelSpec(),
-    face=FaceSpec(),
+    face=FaceSpec(size=16),
     cross_modal=True,
     fusion={"weights": [1.0, 0.5]},
     evidence={"different_person": 3000},
@@ -155,6 +145,37 @@ def test_what_is_no_file_is_refused_and_a_pipe_does_not_block(tmp_path: Path) ->
     for path in (tmp_path, tmp_path / "pipe.pin"):
         with pytest.raises(BundleError, match="is not a file"):
             Bundle.open(path)
+
+
+def test_a_link_is_followed_and_a_circle_of_links_is_the_environments_fault(pin: Path) -> None:
+    (pin.parent / "current.pin").symlink_to(pin)
+    assert Bundle.open(pin.parent / "current.pin").signature == "trusted"
+    (pin.parent / "circle.pin").symlink_to("circle.pin")
+    with pytest.raises(EnvironmentFault, match="cannot read"):
+        Bundle.open(pin.parent / "circle.pin")
+
+
+def test_what_was_opened_stays_whatever_becomes_of_the_file(pin: Path) -> None:
+    bundle = Bundle.open(pin)
+    with open(pin, "r+b") as file:
+        file.write(bytes(pin.stat().st_size))
+    assert bundle.model("face") == MEMBERS["face.fp32.onnx"]
+    pin.unlink()
+    assert bundle.card == "# A test bundle\n"
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(pin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more is read than the size that was checked, and one byte that tells."""
+    read = os.fdopen
+
+    def grow(descriptor: int, *arguments: Any, **options: Any) -> Any:
+        with open(pin, "ab") as file:
+            file.write(b"x" * 5000)
+        return read(descriptor, *arguments, **options)
+
+    monkeypatch.setattr(_bundle.os, "fdopen", grow)
+    with pytest.raises(BundleError, match="1 bytes after its end"):
+        Bundle.open(pin)
 
 
 def test_a_null_character_in_the_path_is_a_usage_error() -> None:
@@ -343,7 +364,7 @@ def test_a_manifest_without_any_one_key_is_refused(pin: Path, key: SigningKey) -
         (lambda text: text.replace(b'"low_hz":20.0', b'"low_hz":20'), "a number is written in another way"),
         (lambda text: b"[]\n", "not a JSON object but list"),
         (lambda text: b"", "not canonical JSON"),
-        (lambda text: text.replace(b'"tests"', b'"' + b"x" * (1 << 20) + b'"'), "larger than 1 MiB"),
+        (lambda text: text.replace(b'"tests"', b'"' + b"x" * (1 << 20) + b'"'), "larger than 1024 KiB"),
     ],
 )
 def test_a_signed_manifest_in_another_spelling_is_refused(
@@ -386,7 +407,9 @@ def test_a_member_that_is_listed_and_absent_or_present_and_not_listed_is_refused
     assert "lists face.int8.onnx, and the bundle does not have it" in refusal(
         pin, forge({name: data for name, data in members.items() if name != "face.int8.onnx"})
     )
-    assert "does not list voice.int8.onnx" in refusal(pin, forge({**members, "voice.int8.onnx": onnx(b"v")}))
+    assert "does not list voice.int8.onnx" in refusal(
+        pin, forge({**members, "voice.int8.onnx": encoder("voice")})
+    )
 
 
 @pytest.mark.parametrize(
@@ -395,7 +418,10 @@ def test_a_member_that_is_listed_and_absent_or_present_and_not_listed_is_refused
         ("card.md", b"\xff", "not UTF-8"),
         ("face.fp32.onnx", b"", "no graph"),
         ("voice.fp32.onnx", b"\xff", "not ONNX"),
-        ("face.int8.onnx", b"\x08\x0a" + field(7, field(5, field(13, b""))), "outside itself"),
+        ("card.md", b"\x1b[2J", r"U\+001B"),
+        ("card.md", b"x" * ((1 << 20) + 1), "larger than 1024 KiB"),
+        ("face.int8.onnx", EXTERNAL, "outside itself"),
+        ("face.int8.onnx", encoder("voice"), "takes log_mel, float32 .* must take face, uint8"),
     ],
 )
 def test_contents_that_would_not_open_are_not_written(
@@ -409,12 +435,56 @@ def test_contents_that_would_not_open_are_not_written(
 def test_what_is_refused_on_writing_is_refused_on_opening(pin: Path, key: SigningKey) -> None:
     """By someone with the key who does not use `write_bundle`."""
     members = parts(pin)
-    external = b"\x08\x0a" + field(7, field(5, field(13, b"")))
     manifest = json.loads(members["manifest.json"])
-    manifest["members"]["face.int8.onnx"] = hashlib.sha256(external).hexdigest()
+    manifest["members"]["face.int8.onnx"] = hashlib.sha256(EXTERNAL).hexdigest()
     stored = _canonical_json.encode(manifest)
-    changed = {"manifest.json": stored, "manifest.sig": signature(stored, key), "face.int8.onnx": external}
+    changed = {"manifest.json": stored, "manifest.sig": signature(stored, key), "face.int8.onnx": EXTERNAL}
     assert "outside itself" in refusal(pin, forge({**members, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        (
+            "plain, Tür, \U0001f600, \u0628\u0627\u200c\u0647\u0645",
+            True,
+        ),  # a zero-width non-joiner is spelling
+        ("two\nlines\tand a tab", True),
+        ("\x1b[2J", False),
+        ("\r", False),
+        ("\x7f", False),
+        ("\u009b2J", False),
+        ("\u202e", False),
+        ("\u2066", False),
+        ("\u2028", False),
+    ],
+)
+def test_texts_hold_no_character_that_drives_a_terminal_or_turns_the_reading_order(
+    tmp_path: Path, value: str, good: bool
+) -> None:
+    for changed in (
+        {"usage": {**MANIFEST.usage, "purpose": value}},
+        {"training": {"a": [{"b": value}]}},
+        {"accuracy": {value: 1}},
+    ):
+        if good:
+            dataclasses.replace(MANIFEST, **changed)
+        else:
+            with pytest.raises(BundleError, match=r"has the character U\+"):
+                dataclasses.replace(MANIFEST, **changed)
+
+
+def test_the_manifest_is_at_most_sixteen_levels_deep() -> None:
+    dataclasses.replace(MANIFEST, training=nest(16))
+    with pytest.raises(BundleError, match="training is nested deeper than 16 levels"):
+        dataclasses.replace(MANIFEST, training=nest(17))
+
+
+def nest(levels: int) -> dict[str, Any]:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return dict(value)
 
 
 # --- Trust
@@ -485,7 +555,9 @@ def test_a_signature_with_blanks_or_of_great_length_is_refused(pin: Path) -> Non
     members = parts(pin)
     for data in (members["manifest.sig"] + b"\n", b"garbage"):
         assert "malformed" in refusal(pin, forge({**members, "manifest.sig": data}))
-    assert "too long" in refusal(pin, forge({**members, "manifest.sig": b" " * 2000}))
+    assert "manifest.sig is larger than 1 KiB" in refusal(
+        pin, forge({**members, "manifest.sig": b" " * 2000})
+    )
 
 
 # --- Writing

@@ -10,7 +10,9 @@ import pytest
 
 from edgepin import _onnx_scan
 from edgepin._errors import BundleError
-from edgepin._onnx_scan import check_self_contained
+from edgepin._onnx_operators import OPERATORS
+from edgepin._onnx_scan import DeclaredValue, check_self_contained, scan_model
+from edgepin_kernels import LogMelSpec, log_mel_onnx
 
 onnx = pytest.importorskip("onnx")
 
@@ -60,7 +62,7 @@ def hidden(where: str, external: bool) -> bytes:
     elif where == "subgraph of a subgraph":
         value = model(branch(branch(constant(external))))
     elif where == "list attribute":
-        value = model(onnx.helper.make_node("Custom", [], ["k"], values=[tensor(), tensor(external)]))
+        value = model(onnx.helper.make_node("Constant", [], ["k"], values=[tensor(), tensor(external)]))
     elif where == "sparse initializer":
         value = model()
         value.graph.sparse_initializer.append(sparse(external))
@@ -131,6 +133,138 @@ def test_the_walk_knows_every_way_from_a_model_to_a_tensor() -> None:
             if field.message_type and leads_to_tensor(field.message_type)
         ]
     assert seen | {"TensorProto"} == {f"{name}Proto" for name in _onnx_scan._CHILDREN}
+
+
+def test_the_field_numbers_are_those_of_the_onnx_package() -> None:
+    def numbers(message: Any, *names: str) -> dict[str, int]:
+        return {name: message.DESCRIPTOR.fields_by_name[name].number for name in names}
+
+    assert {
+        ("name" if name == "op_type" else name): number
+        for name, number in numbers(onnx.NodeProto, "domain", "op_type", "overload").items()
+    } == _onnx_scan._NODE_NAME
+    assert numbers(onnx.FunctionProto, "domain", "name", "overload") == _onnx_scan._FUNCTION_NAME
+    assert numbers(onnx.ModelProto, "graph", "metadata_props", "functions") == {
+        "graph": _onnx_scan._MODEL_GRAPH,
+        "metadata_props": _onnx_scan._MODEL_METADATA,
+        "functions": _onnx_scan._MODEL_FUNCTION,
+    }
+    assert numbers(onnx.GraphProto, "input", "output") == {
+        "input": _onnx_scan._GRAPH_INPUT,
+        "output": _onnx_scan._GRAPH_OUTPUT,
+    }
+    assert numbers(onnx.TensorProto, "dims", "external_data", "data_location") == {
+        "dims": _onnx_scan._TENSOR_DIMS,
+        "external_data": _onnx_scan._TENSOR_EXTERNAL_DATA,
+        "data_location": _onnx_scan._TENSOR_DATA_LOCATION,
+    }
+    assert numbers(onnx.TypeProto, "tensor_type", "denotation") == {
+        "tensor_type": _onnx_scan._TYPE_TENSOR,
+        "denotation": _onnx_scan._TYPE_DENOTATION,
+    }
+
+
+def test_every_operator_of_onnx_is_known_as_its_own() -> None:
+    names = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""}
+    assert names - OPERATORS == set()
+    assert OPERATORS - names == set() or onnx.defs.onnx_opset_version() < 28
+
+
+def test_inputs_and_outputs_are_read_as_the_onnx_package_writes_them() -> None:
+    make = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [],
+        "g",
+        [make("face", onnx.TensorProto.UINT8, ["N", 64, 64, 3]), make("a", onnx.TensorProto.FLOAT, None)],
+        [
+            make("scalar", onnx.TensorProto.INT64, []),
+            make("free", onnx.TensorProto.FLOAT, [None, 256]),
+            onnx.helper.make_tensor_sequence_value_info("list", onnx.TensorProto.FLOAT, [1]),
+        ],
+    )
+    declared = scan_model(onnx.helper.make_model(graph).SerializeToString(), "m")
+    assert declared.inputs == (DeclaredValue("face", 2, (None, 64, 64, 3)), DeclaredValue("a", 1, None))
+    assert declared.outputs == (
+        DeclaredValue("scalar", 7, ()),
+        DeclaredValue("free", 1, (None, 256)),
+        DeclaredValue("list", 0, None),
+    )
+
+
+def test_the_log_mel_is_taken_with_its_function_or_written_out_and_not_as_a_bare_node() -> None:
+    for form in ("function", "inlined"):
+        check_self_contained(log_mel_onnx(LogMelSpec(), form=form).SerializeToString(), "m")
+    with pytest.raises(BundleError, match=r"needs the operator edgepin\.LogMel"):
+        check_self_contained(log_mel_onnx(LogMelSpec(), form="node").SerializeToString(), "m")
+
+
+def functions(calls: dict[str, list[str]]) -> bytes:
+    """A model that calls `f0`, of functions that each call others one after the other."""
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("d", 1)]
+
+    def nodes(called: list[str]) -> list[Any]:
+        names = ["x", *(f"t{number}" for number in range(len(called) - 1)), "y"]
+        return [
+            onnx.helper.make_node(name, [names[at]], [names[at + 1]], domain="" if name == "Neg" else "d")
+            for at, name in enumerate(called)
+        ]
+
+    made = [
+        onnx.helper.make_function("d", name, ["x"], ["y"], nodes(called), opsets)
+        for name, called in calls.items()
+    ]
+    return bytes(model(*nodes(["f0"]), functions=tuple(made)).SerializeToString())
+
+
+def test_functions_are_counted_where_they_are_called_and_not_where_they_stand() -> None:
+    check_self_contained(functions({"f0": ["f1", "f1"], "f1": ["Neg"] * 20, "unused": ["unused"]}), "m")
+    # 10 * 10 * 10 * 10 * 6 nodes, and the calls
+    wide = {f"f{number}": [f"f{number + 1}"] * 10 for number in range(4)}
+    check_self_contained(functions({**wide, "f4": ["Neg"] * 3}), "m")
+    with pytest.raises(BundleError, match="more than 50,000 nodes"):
+        check_self_contained(functions({**wide, "f4": ["Neg"] * 6}), "m")
+
+
+def test_a_long_chain_of_functions_is_refused_without_a_crash() -> None:
+    chain = {f"f{number}": [f"f{number + 1}"] for number in range(5000)}
+    with pytest.raises(BundleError, match="nested too deep"):
+        check_self_contained(functions({**chain, "f5000": ["Neg"]}), "m")
+
+
+def test_a_function_that_is_called_from_a_branch_counts() -> None:
+    call = branch(onnx.helper.make_node("gone", ["x"], ["z"], domain="d"))
+    with pytest.raises(BundleError, match=r"needs the operator d\.gone"):
+        check_self_contained(model(call).SerializeToString(), "m")
+
+
+def test_an_overload_is_another_function() -> None:
+    value = model(onnx.helper.make_node("f", ["x"], ["z"], domain="d", overload="b"))
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    function = onnx.helper.make_function(
+        "d", "f", ["x"], ["y"], [onnx.helper.make_node("Neg", ["x"], ["y"])], opsets
+    )
+    value.functions.append(function)
+    with pytest.raises(BundleError, match=r"needs the operator d\.f\.b"):
+        check_self_contained(value.SerializeToString(), "m")
+    value.functions[0].overload = "b"
+    check_self_contained(value.SerializeToString(), "m")
+
+
+def test_a_weight_holds_as_many_values_as_it_says() -> None:
+    import numpy as np
+
+    for array in (np.zeros((3, 0), np.float32), np.zeros((), np.float32), np.ones((2, 3), np.float16)):
+        check_self_contained(
+            model(initializers=(onnx.numpy_helper.from_array(array, "w"),)).SerializeToString(), "m"
+        )
+    for kind in ("INT4", "UINT4", "BOOL", "STRING", "DOUBLE", "INT32"):
+        values = [b"s"] * 9 if kind == "STRING" else [1] * 9
+        weight = onnx.helper.make_tensor("w", getattr(onnx.TensorProto, kind), [9], values)
+        check_self_contained(model(initializers=(weight,)).SerializeToString(), "m")
+    weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [9], [1.0] * 9)
+    weight.dims[0] = 10_000
+    with pytest.raises(BundleError, match="larger than the values"):
+        check_self_contained(model(initializers=(weight,)).SerializeToString(), "m")
 
 
 def test_models_that_reach_outside_in_other_ways_are_refused() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepin._errors import EnvironmentFault, IntegrityError
-from edgepin._signing import PublicKey, SigningKey, trusted_keys
+from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
+from edgepin._signing import PublicKey, SigningKey, trust, trusted_keys
 
 # RFC 8032, 7.1, test 2: secret key, public key, one-byte message, signature.
 RFC_SECRET = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"
@@ -53,6 +53,27 @@ def test_a_lost_public_half_is_written_again(home: Path) -> None:
     (home / "signing.pub").unlink()
     SigningKey.load_or_create()
     assert PublicKey.load(home / "signing.pub").key_id == key.key_id
+
+
+def test_a_public_half_of_another_key_is_refused(home: Path) -> None:
+    """Its owner would hand it on, and nobody could open what this machine signs."""
+    SigningKey.load_or_create()
+    other = SigningKey.generate().public_key.to_pem()
+    (home / "signing.pub").write_bytes(other)
+    with pytest.raises(IntegrityError, match="not the public half"):
+        SigningKey.load_or_create()
+    assert (home / "signing.pub").read_bytes() == other
+
+
+def test_a_key_is_made_in_a_place_of_its_own_and_never_over_another(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "release.key"
+    made = SigningKey.create(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert SigningKey.load(path).key_id == PublicKey.load(path.with_suffix(".pub")).key_id == made.key_id
+    for there in (path, path.with_suffix(".pub")):
+        with pytest.raises(UsageError, match="never overwritten"):
+            SigningKey.create(path)
+        there.unlink()
 
 
 def test_the_repr_does_not_tell_the_key(home: Path) -> None:
@@ -111,6 +132,24 @@ def test_a_machine_trusts_itself_and_the_public_keys_in_its_folder(home: Path) -
     (home / "trusted" / "maker.pub").write_bytes(maker.public_key.to_pem())
     (home / "trusted" / "README").write_text("not a key, and not named like one")
     assert trusted_keys().keys() == {own.key_id, maker.key_id}
+
+
+def test_trust_writes_the_key_under_its_id_once(home: Path) -> None:
+    maker = SigningKey.generate().public_key
+    assert trust(maker) == home / "trusted" / f"{maker.key_id}.pub"
+    assert trusted_keys().keys() == {maker.key_id}
+    assert stat.S_IMODE((home / "trusted").stat().st_mode) == 0o700
+    assert trust(maker) is None
+    own = SigningKey.load_or_create()
+    assert trust(own.public_key) is None
+
+
+def test_a_trusted_folder_to_which_anyone_may_add_is_refused(home: Path) -> None:
+    trust(SigningKey.generate().public_key)
+    (home / "trusted").chmod(0o777)
+    with pytest.raises(EnvironmentFault, match="anyone may add keys") as caught:
+        trusted_keys()
+    assert "chmod o-w" in (caught.value.hint or "")
 
 
 def test_a_public_key_that_anyone_may_change_is_refused(home: Path) -> None:

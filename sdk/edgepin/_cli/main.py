@@ -14,10 +14,13 @@ from .console import exit_codes
 
 # The device's own verbs, and the extra that brings each of the others.
 DEVICE_VERBS = {
+    "bundle": "edgepin._cli.bundle:bundle",
+    "compile": "edgepin._cli.compile:compile_engines",
     "demo": "edgepin._cli.demo:demo",
     "doctor": "edgepin._cli.doctor:doctor",
     "enroll": "edgepin._cli.enroll:enroll",
     "evaluate": "edgepin._cli.evaluate:evaluate",
+    "keygen": "edgepin._cli.keygen:keygen",
     "verify": "edgepin._cli.verify:verify",
 }
 EXTRA_VERBS = {
