@@ -20,7 +20,7 @@ from ._faces import FaceFinder, FaceSpec, find_and_align, resize_crop
 from ._image import check_image, decode_image
 from ._manifest import EMBEDDING_DIM
 from ._quality import check_face_crop, check_voice
-from ._runtime import Runtime
+from ._runtime import Encoded, PcmRuntime, Runtime
 
 ImageSource = str | Path | bytes | NDArray[np.uint8]
 SoundSource = str | Path | bytes | NDArray[Any]
@@ -81,8 +81,12 @@ class Pipeline:
     ) -> Embedding:
         """Embeds a voice from a file, bytes, or an array with its `sample_rate`; `seconds` takes the first of it."""
         timings = timings or Timings()
-        batch = self.voice_input(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
-        return self.encode("voice", batch, timings)
+        pcm = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
+        if isinstance(self.runtime, PcmRuntime) and self.runtime.takes_pcm:
+            with timings.stage("encode_voice"):  # the log-mel included
+                encoded = self.runtime.encode_pcm(pcm[None])
+            return _checked("voice", encoded)
+        return self.encode("voice", self._log_mel_of(pcm, timings), timings)
 
     def face_input(
         self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings
@@ -111,6 +115,19 @@ class Pipeline:
         timings: Timings,
     ) -> NDArray[np.float32]:
         """What the voice encoder takes: float32 (1, T, M)."""
+        pcm = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
+        return self._log_mel_of(pcm, timings)
+
+    def _voice_pcm(
+        self,
+        source: SoundSource,
+        *,
+        sample_rate: int | None,
+        seconds: float | None,
+        gate: bool,
+        timings: Timings,
+    ) -> NDArray[np.int16]:
+        """What the front-end takes: int16 (samples,), enough for a frame."""
         with timings.stage("decode"):
             if isinstance(source, np.ndarray):
                 if sample_rate is None:
@@ -128,16 +145,24 @@ class Pipeline:
         pcm = pcm[: int(MAX_VOICE_SECONDS * spec.sample_rate)]
         if spec.num_frames(len(pcm)) < 1:
             raise CaptureError("the sound is shorter than one frame", code="too_short")
+        return pcm
+
+    def _log_mel_of(self, pcm: NDArray[np.int16], timings: Timings) -> NDArray[np.float32]:
         with timings.stage("log_mel"):
             return self.log_mel(pcm)[None]
 
     def encode(self, modality: str, batch: NDArray[Any], timings: Timings) -> Embedding:
         """Runs one encoder on a batch of one. Values that are not finite are an error, never a score."""
         with timings.stage(f"encode_{modality}"):
-            identity, pin = self.runtime.encode(modality, batch)
-        for embedding in (identity, pin):
-            if not np.isfinite(embedding).all():
-                raise EdgePinError(f"the {modality} encoder gave values that are not finite")
-            if embedding.shape != (1, EMBEDDING_DIM) or abs(float(np.linalg.norm(embedding)) - 1.0) > 0.01:
-                raise EdgePinError(f"the {modality} encoder gave no unit vector of {EMBEDDING_DIM} values")
-        return Embedding(identity[0], pin[0])
+            encoded = self.runtime.encode(modality, batch)
+        return _checked(modality, encoded)
+
+
+def _checked(modality: str, encoded: Encoded) -> Embedding:
+    for embedding in encoded:
+        if not np.isfinite(embedding).all():
+            raise EdgePinError(f"the {modality} encoder gave values that are not finite")
+        if embedding.shape != (1, EMBEDDING_DIM) or abs(float(np.linalg.norm(embedding)) - 1.0) > 0.01:
+            raise EdgePinError(f"the {modality} encoder gave no unit vector of {EMBEDDING_DIM} values")
+    identity, pin = encoded
+    return Embedding(identity[0], pin[0])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._backends import close_runtime, open_runtime
 from ._bundle import Bundle
 from ._errors import AlreadyEnrolledError, EnvironmentFault, UsageError
 from ._faces import FaceFinder, HaarFinder
@@ -19,11 +20,9 @@ from ._keys import KeyFile, KeyProvider
 from ._paths import enrollments_path, store_key_path
 from ._pipeline import Embedding, ImageSource, Pipeline, SoundSource, Timings
 from ._policy import Policy, Reason, ResolvedPolicy, decide, resolve
-from ._runtime import OnnxRuntime, choose_backend
+from ._runtime import Runtime
 from ._store import Store
 from ._template import Template, check_subject
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Verifier:
         policy: Policy | None = None,
         backend: str = "auto",
         require: str | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         allow_unsigned: bool = False,
         finder: FaceFinder | None = None,
         key: KeyProvider | None = None,
@@ -135,13 +134,17 @@ class Verifier:
     ) -> Verifier:
         """Opens a bundle and a store (default: this user's), everything checked before anything runs.
 
+        `backend` is `auto` (the best that runs here, chosen now and not again), `tensorrt`, `onnxruntime-cuda`,
+        `onnxruntime-tensorrt` or `onnxruntime-cpu`; `require` is None, `tensorrt` or `gpu`, and forbids anything less;
+        `precision` is `auto` (the fastest on this device of those that the bundle has), `fp32`, `fp16` or `int8`.
+        `about` says what was chosen, and why nothing better.
+
         Raises BundleNotFoundError, BundleError, StoreError, PolicyError (stricter than the evidence),
-        EnvironmentFault (a backend that is required and not here).
+        EnvironmentFault (a backend that is named or required and cannot run here), IntegrityError (an engine in the
+        cache was altered).
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle, allow_unsigned=allow_unsigned)
-        chosen = choose_backend(backend, require)
-        pipeline = open_pipeline(bundle, precision=precision, finder=finder)
         path = Path(store) if store is not None else enrollments_path()
         if store_must_exist and not path.exists():
             raise EnvironmentFault(
@@ -151,8 +154,14 @@ class Verifier:
         resolve(
             policy or Policy(), fusion
         )  # a policy that cannot be is refused before a store is made for it
-        opened = Store.open(path, key or KeyFile(store_key_path()), bundle.digest)
-        return cls(pipeline, opened, fusion, policy, about=f"{chosen} on the CPU, {precision}")
+        chosen = open_runtime(bundle, backend=backend, require=require, precision=precision)
+        try:
+            pipeline = make_pipeline(bundle, chosen.runtime, finder)
+            opened = Store.open(path, key or KeyFile(store_key_path()), bundle.digest)
+        except BaseException:
+            close_runtime(chosen.runtime)
+            raise
+        return cls(pipeline, opened, fusion, policy, about=chosen.about)
 
     def enroll(self, subject: str, *, consent: str | None = None, replace: bool = False) -> Enrollment:
         """Starts an enrollment, to be used in a `with` block. Raises AlreadyEnrolledError unless `replace`."""
@@ -203,6 +212,7 @@ class Verifier:
 
     def close(self) -> None:
         self.store.close()
+        close_runtime(self.pipeline.runtime)
 
     def __enter__(self) -> Verifier:
         return self
@@ -211,13 +221,21 @@ class Verifier:
         self.close()
 
 
-def open_pipeline(bundle: Bundle, *, precision: str = "fp32", finder: FaceFinder | None = None) -> Pipeline:
-    """The bundle's encoders behind its own front-end and crop geometry, on ONNX Runtime."""
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"there is no precision {precision!r}", hint=f"choose one of: {', '.join(PRECISIONS)}"
-        )
-    runtime = OnnxRuntime({modality: bundle.model(modality, precision) for modality in ("face", "voice")})
+def open_pipeline(
+    bundle: Bundle,
+    *,
+    precision: str = "auto",
+    finder: FaceFinder | None = None,
+    backend: str = "auto",
+    require: str | None = None,
+) -> Pipeline:
+    """The bundle's encoders behind its own front-end and crop geometry. Raises as `Verifier.open`."""
+    chosen = open_runtime(bundle, backend=backend, require=require, precision=precision)
+    return make_pipeline(bundle, chosen.runtime, finder)
+
+
+def make_pipeline(bundle: Bundle, runtime: Runtime, finder: FaceFinder | None = None) -> Pipeline:
+    """A runtime of the bundle's encoders behind the bundle's front-end and crop geometry."""
     manifest = bundle.manifest
     return Pipeline(runtime, finder or HaarFinder(), manifest.face, manifest.log_mel)
 

@@ -226,8 +226,9 @@ def test_a_store_of_another_bundle_is_refused(pins: Pins, verifier: Verifier, tm
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"backend": "tensorrt"}, UsageError),
-        ({"require": "tensorrt"}, EnvironmentFault),
+        ({"backend": "vulkan"}, UsageError),
+        ({"require": "luck"}, UsageError),
+        ({"backend": "onnxruntime-cpu", "require": "tensorrt"}, UsageError),
         ({"precision": "fp64"}, UsageError),
         ({"precision": "int8"}, UsageError),  # not in this bundle
         ({"store_must_exist": True}, EnvironmentFault),

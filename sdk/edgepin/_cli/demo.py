@@ -30,6 +30,8 @@ def demo(
     attempts: int,
     bundle: Path | None,
     allow_unsigned: bool,
+    backend: str,
+    require: str | None,
     precision: str,
     face_finder: Path | None,
     as_json: bool,
@@ -56,6 +58,8 @@ def demo(
         verifier = Verifier.open(
             opened,
             Path(folder) / "enrollments.db",
+            backend=backend,
+            require=require,
             precision=precision,
             finder=make_finder(face_finder),
             key=KeyFile(Path(folder) / "store.key"),

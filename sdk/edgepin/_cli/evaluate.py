@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def embeddings(npz: Path, trials: Path, as_json: bool) -> None:
 @click.option(
     "--quality-gate", is_flag=True, help="Refuse captures of poor quality; their trials are non-matches."
 )
-@bundle_options
+# Figures must not depend on what was the fastest on the machine that made them.
+@functools.partial(bundle_options, precision="fp32")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @exit_codes
 def verification(
@@ -75,6 +77,8 @@ def verification(
     quality_gate: bool,
     bundle: Path | None,
     allow_unsigned: bool,
+    backend: str,
+    require: str | None,
     precision: str,
     face_finder: Path | None,
     as_json: bool,
@@ -85,13 +89,22 @@ def verification(
     Example:
       edgepin evaluate verification --modality voice --root eval --trials voice.txt --seconds 3 --bundle site.pin --json
     """
+    from .._backends import open_runtime
     from .._bundle import Bundle
-    from .._verifier import open_pipeline
+    from .._verifier import make_pipeline
 
     opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
-    pipeline = open_pipeline(opened, precision=precision, finder=make_finder(face_finder))
+    chosen = open_runtime(opened, backend=backend, require=require, precision=precision)
+    say(chosen.about)
+    pipeline = make_pipeline(opened, chosen.runtime, make_finder(face_finder))
     encode = Captures(pipeline, seconds=seconds, cropped=not find_faces, gate=quality_gate)
-    settings = {"modality": modality, "precision": precision, "seconds": seconds, "bundle": opened.digest}
+    settings = {
+        "modality": modality,
+        "backend": chosen.backend,
+        "precision": chosen.precision,
+        "seconds": seconds,
+        "bundle": opened.digest,
+    }
     if modality == "fused":
         if voice_root is None or face_root is None or chimeras is None:
             raise UsageError("fused trials need --voice-root, --face-root and --chimeras")

@@ -8,19 +8,20 @@ from typing import Any, TypeVar
 
 import click
 
+from .._backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS
 from .._bundle import Bundle
 from .._errors import BundleNotFoundError
 from .._faces import FaceFinder, HaarFinder, YuNetFinder
 from .._policy import Policy
-from .._verifier import PRECISIONS, Verifier
+from .._verifier import Verifier
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)  # existence is checked by the decoders, with their exit codes
 
 
-def bundle_options(verb: F) -> F:
-    """--bundle, --allow-unsigned, --precision, --face-finder."""
+def bundle_options(verb: F, precision: str = "auto") -> F:
+    """--bundle, --allow-unsigned, --backend, --require, --precision (with its default), --face-finder."""
     for option in reversed(
         (
             click.option(
@@ -34,11 +35,23 @@ def bundle_options(verb: F) -> F:
                 "--allow-unsigned", is_flag=True, help="Use a bundle that no trusted key has signed."
             ),
             click.option(
-                "--precision",
-                type=click.Choice(PRECISIONS),
-                default="fp32",
+                "--backend",
+                type=click.Choice(BACKENDS),
+                default="auto",
                 show_default=True,
-                help="Which of the bundle's encoders to run.",
+                help="What runs the encoders. auto: the best that runs here.",
+            ),
+            click.option(
+                "--require",
+                type=click.Choice(tuple(REQUIREMENTS)),
+                help="Fail rather than run the encoders on anything less.",
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(PRECISION_CHOICES),
+                default=precision,
+                show_default=True,
+                help="Which of the bundle's encoders to run. auto: the fastest, measured once on this device.",
             ),
             click.option(
                 "--face-finder",
@@ -98,6 +111,8 @@ def open_verifier(
     store: Path | None,
     *,
     allow_unsigned: bool,
+    backend: str,
+    require: str | None,
     precision: str,
     face_finder: Path | None,
     key_file: Path | None,
@@ -111,6 +126,8 @@ def open_verifier(
         opened,
         store,
         policy=policy,
+        backend=backend,
+        require=require,
         precision=precision,
         finder=make_finder(face_finder),
         key=KeyFile(key_file) if key_file else None,
