@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from edgepin._fusion import FACE_AND_VOICE, Fusion
 from edgepin._manifest import Manifest
 
+from ._foreign_card import foreign_lines
 
-def write_card(manifest: Manifest, fusion: Fusion) -> str:
-    """Markdown, from what the manifest holds."""
+
+def write_card(manifest: Manifest, fusion: Fusion, missing: Mapping[str, Sequence[str]]) -> str:
+    """Markdown, from what the manifest holds; `missing` are the precisions that it lacks, and why."""
     training, evidence = manifest.training, manifest.evidence
-    faces, voices = training["corpus"]["faces"], training["corpus"]["voices"]
     lines = [
         f"# {manifest.name}",
         "",
@@ -20,26 +24,26 @@ def write_card(manifest: Manifest, fusion: Fusion) -> str:
         "",
         "## Training",
         "",
-        f"{faces['captures']} faces of {faces['people']} people and {voices['captures']} recordings "
-        f"({voices['minutes']} minutes) of {voices['people']} speakers, {training['steps']} steps.",
-        f"{training['corpus']['pairs']} people had both."
-        if manifest.cross_modal
-        else "No face was paired with a voice: cross-modal scores carry nothing and are not used.",
+        *(foreign_lines(training) if "foreign" in training else _training_lines(manifest)),
         "",
         "## Accuracy on the calibration people",
         "",
-        "They were not trained on. EER over all pairs of their captures; cosine to the trained encoder's identity embedding.",
+        "They were not trained on. EER over all pairs of their captures. FP32 is held against the trained encoder, every "
+        "other form against FP32: mean and lowest cosine of the same capture's embeddings, and the rise of the cost of "
+        "its log-likelihood ratios (Cllr).",
         "",
-        "| modality | precision | EER | mean cosine | lowest cosine |",
-        "|---|---|---|---|---|",
+        "| modality | form | EER | mean cosine | lowest cosine | Cllr rise | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for modality, report in manifest.accuracy.items():
         for precision, values in report["precisions"].items():
             cosine = values["identity"]
             lines.append(
                 f"| {modality} | {precision} | {100 * values['eer']:.2f} % | {cosine['mean_cosine']:.5f} "
-                f"| {cosine['min_cosine']:.5f} |"
+                f"| {cosine['min_cosine']:.5f} | {values['cllr_rise']:+.4f} bits | {_remark(values)} |"
             )
+    for precision, reasons in missing.items():
+        lines += ["", f"**This bundle has no {precision} form**: {'; '.join(reasons)}."]
     lines += [
         "",
         "## Evidence for the decision",
@@ -60,3 +64,23 @@ def write_card(manifest: Manifest, fusion: Fusion) -> str:
             f"at that, {100 * strictest.fnmr:.1f} % of genuine attempts on the calibration people are rejected.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _training_lines(manifest: Manifest) -> list[str]:
+    corpus = manifest.training["corpus"]
+    faces, voices = corpus["faces"], corpus["voices"]
+    return [
+        f"{faces['captures']} faces of {faces['people']} people and {voices['captures']} recordings "
+        f"({voices['minutes']} minutes) of {voices['people']} speakers, {manifest.training['steps']} steps.",
+        f"{corpus['pairs']} people had both."
+        if manifest.cross_modal
+        else "No face was paired with a voice: cross-modal scores carry nothing and are not used.",
+    ]
+
+
+def _remark(values: Mapping[str, Any]) -> str:
+    if not values["passed"]:
+        return "failed, left out"
+    spared = len(values.get("exempt_layers", ()))
+    remarks = [f"{spared} layers in floating point"] if spared else []
+    return "; ".join([*remarks, "fine-tuned"] if values.get("fine_tuned") else remarks)

@@ -1,21 +1,24 @@
-"""From a run to a bundle: ONNX, INT8, parity, calibration, and everything written into one signed file."""
+"""From a run to a bundle: every form of its encoders, their gates, calibration, and all of it in one signed file."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgepin._bundle import write_bundle
 from edgepin._calibration import calibrate
 from edgepin._errors import UsageError
-from edgepin._faces import HaarFinder
+from edgepin._faces import FaceSpec, HaarFinder
 from edgepin._fusion import FACE_AND_VOICE, Fusion
-from edgepin._manifest import Manifest
+from edgepin._manifest import MODALITIES, PORTABLE_VOICE, Manifest
 from edgepin._pipeline import Pipeline
-from edgepin._runtime import OnnxRuntime, Runtime
+from edgepin._runtime import OnnxRuntime
 from edgepin._signing import SigningKey
 from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin_kernels import LogMelSpec
@@ -23,25 +26,29 @@ from edgepin_training.checkpoint import Run
 from edgepin_training.corpus import list_captures, load_faces, load_voices, one_each
 
 from ._card import write_card
+from ._int8 import Qat, Tune
 from ._onnx import to_onnx
-from ._parity import ParityReport, PrecisionReport, calibration_inputs, compare
-from ._people import People, Prepared, draw_trials, embed_people, error_rate, prepare_people
-from ._quantize import quantize
+from ._parity import Captured, Feed, batched, calibration_inputs
+from ._people import People, Prepared, draw_trials, prepare_people
+from ._qat import QatOptions, fine_tune
+from ._quantize import QuantizeSpec
+from ._ranges import Histogram
+from ._report import manifest_accuracy
 from ._torch_runtime import TorchRuntime
+from ._variants import Captures, Variants, make_variants
 
-MODALITIES = ("face", "voice")
-QUANTIZATION_CAPTURES = 128
-MIN_COSINE = 0.98
-"""INT8 embeddings whose mean cosine to FP32 is lower are another encoder's."""
-MAX_EER_CHANGE = 0.01
-"""By how much INT8 may raise the EER on the calibration people, as a fraction."""
+RANGE_CAPTURES = 128
+CHOICE_CAPTURES = 64
+QAT_CAPTURES = 512
+PORTABLE_PEOPLE = 24
+"""Of how many held-apart people two voices each go through the portable encoder."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class CalibrationPeople:
-    """Who the fusion is fitted on: folders, and speaker -> face. They were not trained on."""
+    """Who the fusion is fitted on and the gates look at: folders, and speaker -> face. They were not trained on."""
 
     faces: Path
     voices: Path
@@ -53,76 +60,147 @@ class CalibrationPeople:
 
 @dataclass(frozen=True)
 class Exported:
-    digest: str
-    fusion: Fusion
-    parity: dict[str, ParityReport]
+    """`digest` and `fusion` are None where a gate failed that was not allowed to: then nothing was written."""
+
+    variants: Variants
+    digest: str | None
+    fusion: Fusion | None
     precisions: tuple[str, ...]
-    refusal: str | None
-    """Why INT8 was left out, if it was."""
+    missing: dict[str, list[str]]
+    """What the bundle lacks, or would lack, and why."""
+    forbidden: tuple[str, ...]
+    """Those of `missing` that were not allowed to be."""
 
 
 def export_run(
-    run: Run, people: CalibrationPeople, out: Path, *, name: str, key: SigningKey | None, progress: Progress
+    run: Run,
+    people: CalibrationPeople,
+    out: Path,
+    *,
+    name: str,
+    key: SigningKey | None,
+    allow_missing: Sequence[str] = (),
+    qat: Qat = "auto",
+    qat_options: QatOptions | None = None,
+    progress: Progress,
 ) -> Exported:
-    """Writes the bundle. Raises UsageError where there is too little to calibrate on, and nothing is written then."""
+    """Writes the bundle, if every gate passes but those of `allow_missing`.
+
+    Raises:
+        UsageError: there is too little to calibrate on; nothing is written then.
+    """
     spec = LogMelSpec.preset(run.config.log_mel)
     fp32 = {
         "face": to_onnx(run.face, "face", size=run.config.face_size),
         "voice": to_onnx(run.voice, "voice", mels=spec.num_mels),
     }
-    int8 = _quantize(run, fp32, progress)
-    runtimes: dict[str, Runtime] = {"fp32": OnnxRuntime(fp32), "int8": OnnxRuntime(int8)}
-    pipeline = Pipeline(runtimes["fp32"], HaarFinder(), run.config.face_spec, spec)
+    pipeline = Pipeline(OnnxRuntime(fp32), HaarFinder(), run.config.face_spec, spec)
     prepared = prepare_people(
         pipeline, people.faces, people.voices, people.pairs, cropped=people.cropped, progress=progress
     )
-    embedded = {
-        precision: embed_people(runtime, prepared, progress) for precision, runtime in runtimes.items()
-    }
-    parity = _compare(embed_people(TorchRuntime(run), prepared, progress), embedded)
-    refusal = int8_refusal(parity)
-    cross_modal = run.corpus["pairs"] > 0
-    fusion = calibrate(draw_trials(embedded["fp32"], chimeric=people.chimeric), cross_modal=cross_modal)
+    inputs = _training_inputs(run, RANGE_CAPTURES + CHOICE_CAPTURES, progress)
+    captures = {modality: split_captures(inputs[modality], modality, prepared) for modality in MODALITIES}
+    clips, clip_owner = held_apart_clips(people, prepared, progress)
+    variants = make_variants(
+        fp32,
+        captures,
+        spec,
+        clips,
+        clip_owner,
+        trained={modality: _embed_trained(run, modality, captures[modality]) for modality in MODALITIES},
+        tune=_tuners(run, qat_options or QatOptions(), progress),
+        qat=qat,
+        progress=progress,
+    )
+    return write_export(
+        variants,
+        prepared,
+        people,
+        out,
+        name=name,
+        key=key,
+        log_mel=spec,
+        face=run.config.face_spec,
+        cross_modal=run.corpus["pairs"] > 0,
+        training=_training(run),
+        allow_missing=allow_missing,
+    )
 
-    precisions = {"fp32": fp32} if refusal else {"fp32": fp32, "int8": int8}
+
+def write_export(
+    variants: Variants,
+    prepared: Prepared,
+    people: CalibrationPeople,
+    out: Path,
+    *,
+    name: str,
+    key: SigningKey | None,
+    log_mel: LogMelSpec,
+    face: FaceSpec,
+    cross_modal: bool,
+    training: Mapping[str, Any],
+    allow_missing: Sequence[str] = (),
+) -> Exported:
+    """Calibrates on FP32's embeddings and writes what passed; nothing if something failed that must not."""
+    missing = variants.failures
+    forbidden = tuple(precision for precision in missing if precision not in allow_missing)
+    precisions = tuple(precision for precision in ("fp32", "fp16", "int8") if precision not in missing)
+    if forbidden:
+        return Exported(variants, None, None, precisions, missing, forbidden)
+    embedded = People(prepared.names, variants.fp32["face"], variants.fp32["voice"])
+    fusion = calibrate(draw_trials(embedded, chimeric=people.chimeric), cross_modal=cross_modal)
     members = {
-        f"{modality}.{precision}.onnx": models[modality]
-        for precision, models in precisions.items()
+        f"{modality}.{precision}.onnx": variants.models[precision][modality]
+        for precision in precisions
         for modality in MODALITIES
     }
+    if "portable" not in missing:
+        members[PORTABLE_VOICE] = variants.models["portable"]["voice"]
     manifest = Manifest(
         name=name,
         created_by=f"edgepin {importlib.metadata.version('edgepin')}",
-        log_mel=spec,
-        face=run.config.face_spec,
+        log_mel=log_mel,
+        face=face,
         cross_modal=cross_modal,
         fusion=fusion.to_json(),
         evidence=_evidence(fusion, people, prepared),
-        accuracy={modality: report.to_json() for modality, report in parity.items()},
-        training=_training(run),
+        accuracy=manifest_accuracy(variants),
+        training=training,
         usage={
             "purpose": "evaluation of face-and-voice verification with the people and conditions that it was trained for",
             "restrictions": "no presentation attack detection; not for a production door without site calibration",
         },
     )
-    members["card.md"] = write_card(manifest, fusion).encode()
+    members["card.md"] = write_card(manifest, fusion, missing).encode()
     digest = write_bundle(out, manifest, members, key)
-    return Exported(digest, fusion, parity, tuple(precisions), refusal)
+    return Exported(variants, digest, fusion, precisions, missing, ())
 
 
-def int8_refusal(parity: dict[str, ParityReport]) -> str | None:
-    """Why INT8 may not be used, or None."""
-    for modality, report in parity.items():
-        fp32, int8 = report.precisions["fp32"], report.precisions["int8"]
-        if int8.identity.mean_cosine < MIN_COSINE:
-            return f"the {modality} encoder's mean cosine to FP32 is {int8.identity.mean_cosine:.4f}, below {MIN_COSINE}"
-        if int8.eer is not None and fp32.eer is not None and int8.eer > fp32.eer + MAX_EER_CHANGE:
-            return f"the {modality} encoder's EER rises from {fp32.eer:.4f} to {int8.eer:.4f}"
-    return None
+def split_captures(inputs: Sequence[Feed], modality: str, prepared: Prepared) -> Captures:
+    """Two thirds of the inputs for ranges and the rest to choose on, and the held-apart captures beside them."""
+    held = prepared.faces if modality == "face" else prepared.voices
+    key = "face" if modality == "face" else "log_mel"
+    cut = max(1, len(inputs) * RANGE_CAPTURES // (RANGE_CAPTURES + CHOICE_CAPTURES))
+    return Captures(
+        inputs[:cut],
+        inputs[cut:] or inputs[:cut],
+        [{key: batch} for _, batch in held],
+        np.array([number for number, _ in held], np.int64),
+    )
 
 
-def _quantize(run: Run, fp32: dict[str, bytes], progress: Progress) -> dict[str, bytes]:
-    """INT8 by ranges seen on captures that were trained on: one each of up to 128 people."""
+def held_apart_clips(
+    people: CalibrationPeople, prepared: Prepared, progress: Progress
+) -> tuple[list[NDArray[np.int16]], NDArray[np.int64]]:
+    """Two voices each of some held-apart people, as PCM, and whose they are."""
+    files = list_captures(people.voices, SOUND_SUFFIXES)
+    few = {name: files[name][:2] for name in prepared.names[:PORTABLE_PEOPLE]}
+    voices = load_voices(few, progress=progress)
+    return [np.asarray(item, np.int16) for item in voices.items], voices.labels
+
+
+def _training_inputs(run: Run, count: int, progress: Progress) -> dict[str, list[Feed]]:
+    """Encoder inputs of captures that were trained on: one each of up to `count` people."""
     sources = run.corpus.get("sources") or {}
     held_out: dict[str, str] = run.corpus.get("held_out") or {}
     if not sources:
@@ -142,34 +220,44 @@ def _quantize(run: Run, fp32: dict[str, bytes], progress: Progress) -> dict[str,
         },
     }
     faces = load_faces(
-        one_each(files["face"], QUANTIZATION_CAPTURES, run.config.seed),
+        one_each(files["face"], count, run.config.seed),
         run.config.face_spec,
         cropped=sources["face_cropped"],
         progress=progress,
     )
-    voices = load_voices(one_each(files["voice"], QUANTIZATION_CAPTURES, run.config.seed), progress=progress)
-    inputs = calibration_inputs(run, faces, voices, QUANTIZATION_CAPTURES, run.config.seed)
-    made = {}
-    for done, modality in enumerate(MODALITIES, start=1):
-        made[modality] = quantize(fp32[modality], inputs[modality])
-        progress("quantizing encoders", done, len(MODALITIES))
-    return made
+    voices = load_voices(one_each(files["voice"], count, run.config.seed), progress=progress)
+    return calibration_inputs(run, faces, voices, count, run.config.seed)
 
 
-def _compare(reference: People, embedded: dict[str, People]) -> dict[str, ParityReport]:
-    def report(modality: str) -> ParityReport:
-        own = getattr(reference, modality)
-        precisions = {}
-        for precision, people in embedded.items():
-            other = getattr(people, modality)
-            precisions[precision] = PrecisionReport(
-                compare(own.identity, other.identity),
-                compare(own.pin, other.pin),
-                round(error_rate(other), 6),
+def _embed_trained(run: Run, modality: str, captures: Captures) -> Captured:
+    runtime = TorchRuntime(run)
+    rows = [runtime.encode(modality, next(iter(feed.values()))) for feed in batched(captures.held_apart)]
+    return Captured(
+        np.concatenate([identity for identity, _ in rows]),
+        np.concatenate([pin for _, pin in rows]),
+        captures.owner,
+    )
+
+
+def _tuners(run: Run, options: QatOptions, progress: Progress) -> dict[str, Tune]:
+    """Fine-tuning of the run's encoders; the captures for it are read when the first one asks."""
+    read: dict[str, list[Feed]] = {}
+
+    def tuner(modality: str) -> Tune:
+        def tune(model: bytes, observed: Mapping[str, Histogram], spec: QuantizeSpec) -> bytes:
+            if not read:
+                read.update(_training_inputs(run, QAT_CAPTURES, progress))
+            encoder = run.face if modality == "face" else run.voice
+            label = f"{modality}: fine-tuning for INT8"
+            tuned = fine_tune(
+                encoder, model, observed, spec, read[modality], options, label=label, progress=progress
             )
-        return ParityReport(round(error_rate(own), 6), precisions)
+            mels = LogMelSpec.preset(run.config.log_mel).num_mels
+            return to_onnx(tuned, modality, size=run.config.face_size, mels=mels)  # type: ignore[arg-type]
 
-    return {"face": report("faces"), "voice": report("voices")}
+        return tune
+
+    return {modality: tuner(modality) for modality in MODALITIES}
 
 
 def _evidence(fusion: Fusion, people: CalibrationPeople, prepared: Prepared) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,15 @@ _SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True)
+class Captured:
+    """Embeddings of one modality: float32 (n, 256) each, and whose they are, int64 (n,)."""
+
+    identity: NDArray[np.float32]
+    pin: NDArray[np.float32]
+    owner: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Parity:
     """Cosines between embeddings of the same captures: 1 is the same direction."""
 
@@ -30,32 +39,6 @@ class Parity:
 
     def to_json(self) -> dict[str, float]:
         return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class PrecisionReport:
-    """One precision of one modality: its embeddings against the trained encoder's, and the error rate."""
-
-    identity: Parity
-    pin: Parity
-    eer: float | None = None  # fraction; None where there were no trials to count on
-
-    def to_json(self) -> dict[str, Any]:
-        return {"identity": self.identity.to_json(), "pin": self.pin.to_json(), "eer": self.eer}
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """A modality's precisions by name (``"fp32"``, ``"int8"``), and the trained encoder's own error rate."""
-
-    torch_eer: float | None
-    precisions: dict[str, PrecisionReport]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "torch_eer": self.torch_eer,
-            "precisions": {name: report.to_json() for name, report in self.precisions.items()},
-        }
 
 
 def compare(reference: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> Parity:
@@ -72,6 +55,31 @@ def compare(reference: NDArray[np.floating[Any]], other: NDArray[np.floating[Any
         raise ValueError("an embedding is zero or not finite")
     cosines = np.clip((a * b).sum(axis=1) / norms, -1.0, 1.0)
     return Parity(float(cosines.mean()), float(cosines.min()))
+
+
+def batched(feeds: Sequence[Feed], size: int = 16) -> list[Feed]:
+    """Feeds of equal shape, one after another, joined along their first axis, up to `size` rows each.
+
+    Rows stay in order, and an encoder's rows do not depend on each other, so embeddings are those of the single feeds.
+    """
+    joined: list[Feed] = []
+    waiting: list[Feed] = []
+
+    def close() -> None:
+        if waiting:
+            joined.append({name: np.concatenate([feed[name] for feed in waiting]) for name in waiting[0]})
+            waiting.clear()
+
+    for feed in feeds:
+        if waiting and (len(waiting) == size or _shape(feed) != _shape(waiting[0])):
+            close()
+        waiting.append(feed)
+    close()
+    return joined
+
+
+def _shape(feed: Feed) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, value.shape) for name, value in sorted(feed.items())]
 
 
 def onnx_embed(

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._calibration import TrialSet
+from edgepin._calibration import MIN_PEOPLE, TrialSet
 from edgepin._errors import CaptureError, UsageError
 from edgepin._pipeline import Pipeline, Timings
-from edgepin._runtime import Runtime
 from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
-from edgepin.metrics import eer
 from edgepin_training.corpus import list_captures
+
+from ._parity import Captured
 
 MAX_PEOPLE = 400
 """More would make more evidence than the ladder of policies needs, and matrices that do not fit."""
@@ -29,15 +29,6 @@ Progress = Callable[[str, int, int], None]
 
 Batch = tuple[int, NDArray[Any]]
 """A person's number, and an encoder's input of batch 1."""
-
-
-@dataclass(frozen=True)
-class Captured:
-    """Embeddings of one modality: float32 (n, 256) each, and whose they are, int64 (n,)."""
-
-    identity: NDArray[np.float32]
-    pin: NDArray[np.float32]
-    owner: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -93,9 +84,9 @@ def prepare_people(
     able = tuple(
         name for name in speakers if all(len(found.get((kind, name), ())) > 1 for kind in ("face", "voice"))
     )
-    if len(able) < 2:
+    if len(able) < MIN_PEOPLE:  # calibration would refuse them too, but only when all else is done
         raise UsageError(
-            f"calibration needs people with two usable faces and voices each; {len(able)} found",
+            f"calibration needs {MIN_PEOPLE} people with two usable faces and voices each; {len(able)} found",
             hint=f"refused captures: {dict(refused)}",
         )
 
@@ -103,23 +94,6 @@ def prepare_people(
         return [(number, batch) for number, name in enumerate(able) for batch in found[modality, name]]
 
     return Prepared(able, gather("face"), gather("voice"), dict(refused))
-
-
-def embed_people(runtime: Runtime, prepared: Prepared, progress: Progress) -> People:
-    """The prepared captures through a runtime, one by one as on the device."""
-
-    def embed(modality: str, batches: list[Batch]) -> Captured:
-        rows = []
-        for done, (_, batch) in enumerate(batches, start=1):
-            rows.append(runtime.encode(modality, batch))
-            progress(f"{modality}s through {runtime.name}", done, len(batches))
-        return Captured(
-            np.concatenate([identity for identity, _ in rows]),
-            np.concatenate([pin for _, pin in rows]),
-            np.array([number for number, _ in batches], np.int64),
-        )
-
-    return People(prepared.names, embed("face", prepared.faces), embed("voice", prepared.voices))
 
 
 def draw_trials(people: People, *, chimeric: bool, seed: int = 0) -> TrialSet:
@@ -160,13 +134,6 @@ def draw_trials(people: People, *, chimeric: bool, seed: int = 0) -> TrialSet:
         kind=np.array([row[6] for row in rows]),
         chimeric=chimeric,
     )
-
-
-def error_rate(captured: Captured) -> float:
-    """EER of the identity cosines over all pairs of different captures, as a fraction."""
-    first, second = np.triu_indices(len(captured.owner), 1)
-    cosines = (captured.identity @ captured.identity.T)[first, second]
-    return eer(cosines, captured.owner[first] == captured.owner[second])
 
 
 def _two(captures: NDArray[np.int64], rng: np.random.Generator) -> tuple[int, int]:

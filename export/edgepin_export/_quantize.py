@@ -18,27 +18,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from ._onnx import serialize
+from ._ranges import Feed, Histogram, Method, Progress, collect
 
 Target = Literal["tensorrt", "onnxruntime"]
-# ONNX Runtime's entropy calibration is not here: with its 128 bins it gives the very bytes of "minmax".
-Method = Literal["minmax", "percentile"]
-Feed = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class QuantizeSpec:
-    """How to quantize. Of what was tried, the defaults kept both modalities' embeddings closest to FP32.
+    """How to quantize.
 
     Raises:
         ValueError: an option is not allowed.
@@ -46,10 +41,11 @@ class QuantizeSpec:
 
     target: Target = "tensorrt"
     method: Method = "percentile"  # how an activation's range follows from what was seen
-    percentile: float = 99.99  # of the absolute values; for "percentile"
+    percentile: float = 99.99  # of the magnitudes; for "percentile"
     # Also the last linear maps. They take a mean, a deviation or a channel of small spread at one scale, which is where
     # most of the loss came from, and they are too few operations to gain time.
     heads: bool = False
+    exempt: tuple[str, ...] = ()  # names of layers that stay in floating point
 
     def __post_init__(self) -> None:
         for name, allowed in (("target", Target), ("method", Method)):
@@ -59,64 +55,91 @@ class QuantizeSpec:
         if not 50.0 < self.percentile <= 100.0:
             raise ValueError(f"percentile must be above 50 and at most 100, not {self.percentile!r}")
 
+    @property
+    def ranges(self) -> str:
+        """The way to ranges, in words: `minmax`, `percentile 99.99`, …"""
+        return f"percentile {self.percentile:g}" if self.method == "percentile" else self.method
 
-def quantize(model: bytes, calibration: Iterable[Feed], spec: QuantizeSpec | None = None) -> bytes:
-    """A quantized copy of a model from `to_onnx`. The same arguments give the same bytes.
+
+def observe(
+    model: bytes, calibration: Sequence[Feed], *, label: str = "observing", progress: Progress | None = None
+) -> dict[str, Histogram]:
+    """What passes through the layers that may be quantized, by tensor name: what `quantize` takes ranges from.
 
     Args:
         model: FP32 ONNX.
-        calibration: inputs by name, each of the model's shape with a batch axis: captures like those
-            that will come, from training data. All of one shape.
+        calibration: inputs by name, each of the model's shape with a batch axis: captures like those that will
+            come, from training data. Shapes may differ.
+
+    Raises:
+        ValueError: there is no calibration input, or an activation is not finite.
+    """
+    source = onnx.load_model_from_string(model)
+    chosen = quantizable_nodes(source)
+    chosen += relus_after(source, chosen)
+    constants = {tensor.name for tensor in source.graph.initializer}
+    tensors = [
+        name
+        for node in source.graph.node
+        if node.name in chosen
+        for name in (*node.input, *node.output)
+        if name and name not in constants
+    ]
+    return collect(model, calibration, tensors, label=label, progress=progress)
+
+
+def quantize(model: bytes, observed: Mapping[str, Histogram], spec: QuantizeSpec | None = None) -> bytes:
+    """A quantized copy of an FP32 ONNX model. The same arguments give the same bytes.
+
+    Args:
+        model: FP32 ONNX.
+        observed: from `observe`, of this model.
         spec: how; the defaults without it.
 
     Raises:
-        ValueError: there is no calibration input, they differ in shape, or the model has nothing to quantize.
+        ValueError: the model has nothing to quantize, or all of it is exempt.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+    from onnxruntime.quantization import QDQQuantizer, QuantType, TensorData
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
     spec = spec or QuantizeSpec()
-    feeds = list(calibration)
-    if not feeds:
-        raise ValueError("there is no calibration input")
-    if len({tuple((name, value.shape) for name, value in sorted(feed.items())) for feed in feeds}) > 1:
-        raise ValueError("the calibration inputs differ in shape")  # histograms are collected over one array
-    source = onnx.load_model_from_string(model)
-    chosen = quantizable_nodes(source, heads=spec.heads)
+    source = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model))
+    chosen = [name for name in quantizable_nodes(source, heads=spec.heads) if name not in spec.exempt]
     if not chosen:
         raise ValueError("the model has nothing to quantize")
-    # Says that folding and shape inference are done, which they are; without it a warning asks for them.
-    add_pre_process_metadata(source)
-
-    methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
     tensorrt = spec.target == "tensorrt"
     options: dict[str, Any] = {"WeightSymmetric": True, "ActivationSymmetric": tensorrt}
-    if spec.method == "percentile":
-        options["CalibPercentile"] = spec.percentile
     if tensorrt:
         options["OpTypesToExcludeOutputQuantization"] = ["Conv", "Gemm", "MatMul", "Add"]
         options["QuantizeBias"] = False
     else:
         chosen += relus_after(source, chosen)
-    with tempfile.TemporaryDirectory(prefix="edgepin-") as folder, _quiet():
-        path = Path(folder) / "int8.onnx"
-        quantize_static(
-            source,
-            path,
-            _Reader(feeds),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "Relu"],
-            nodes_to_quantize=chosen,
-            activation_type=QuantType.QInt8 if tensorrt else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=methods[spec.method],
-            calibration_providers=["CPUExecutionProvider"],
-            extra_options=options,
+    ranges = {}
+    for name, histogram in observed.items():
+        clip = histogram.clip(spec.method, spec.percentile)
+        low, high = (
+            (-clip, clip) if tensorrt else (max(histogram.lowest, -clip), min(histogram.highest, clip))
         )
-        quantized = onnx.load_model(path)
+        ranges[name] = TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+    with _quiet():
+        quantizer = QDQQuantizer(
+            source,
+            True,  # weights per channel
+            False,  # all 8 bits
+            QuantType.QInt8,
+            QuantType.QInt8 if tensorrt else QuantType.QUInt8,
+            TensorsData(CalibrationMethod.MinMax, ranges),
+            chosen,
+            [],
+            ["Conv", "Gemm", "MatMul", "Add", "Relu"],
+            options,
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    quantized = quantizer.model.model
     if tensorrt:
         free_summed_convolutions(quantized)
+        free_bystanders(quantized, chosen)
     return serialize(quantized, f"{source.graph.name}_int8")
 
 
@@ -173,17 +196,23 @@ def free_summed_convolutions(model: onnx.ModelProto) -> None:
         graph.initializer.remove(tensor)
 
 
-class _Reader:
-    """What ONNX Runtime's calibration asks for: the next inputs, then None."""
+def free_bystanders(model: onnx.ModelProto, chosen: Sequence[str]) -> None:
+    """Gives layers that are not quantized the exact value where a neighbour takes it quantized.
 
-    def __init__(self, feeds: list[Feed]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        return next(self._feeds, None)
-
-    def __iter__(self) -> Iterator[Feed]:
-        return self._feeds
+    The quantizer rounds a value for everybody who reads it. The statistics pooling would then sum up what the last
+    convolution before it was given, and a spared layer would be spared nothing but its weights.
+    """
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.name in chosen or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for place, name in enumerate(node.input):
+            dequantize = producers.get(name)
+            if dequantize is None or dequantize.op_type != "DequantizeLinear":
+                continue
+            quantize_node = producers.get(dequantize.input[0])
+            if quantize_node is not None:  # a weight's has none
+                node.input[place] = quantize_node.input[0]
 
 
 @contextlib.contextmanager
