@@ -275,9 +275,26 @@ EDGEPIN_INLINE void write_rows(const KernelPlan& plan, const float* mels, std::s
   }
 }
 
+// In a batch, samples and results come and go through slower levels of cache. All lines of a block that the block before did
+// not have are asked for at once, rather than one after the other as the rows get to them; those to be written have until the
+// end of the block. What lies beyond the end is asked for too, and nothing comes of it.
+template <class Sample>
+EDGEPIN_INLINE void prefetch(const KernelPlan& plan, const Sample* samples, std::size_t frames, const float* out) {
+  constexpr std::uintptr_t line = 64, most = 32768;
+  const std::uintptr_t results = reinterpret_cast<std::uintptr_t>(out);
+  const std::uintptr_t result_bytes = frames * plan.num_mels * sizeof(float);
+  for (std::uintptr_t i = 0; i < result_bytes && i < most; i += line)
+    __builtin_prefetch(reinterpret_cast<const void*>(results + i), 1, 2);
+  const std::uintptr_t added = reinterpret_cast<std::uintptr_t>(samples) + plan.frame_length * sizeof(Sample);
+  const std::uintptr_t added_bytes = kLanes * plan.hop_length * sizeof(Sample);
+  for (std::uintptr_t i = 0; i < added_bytes && i < most; i += line)
+    __builtin_prefetch(reinterpret_cast<const void*>(added + i), 0, 2);
+}
+
 template <class Sample>
 void run_block(const KernelPlan& plan, const Sample* samples, std::size_t frames, float* work, float* out) {
   float* mels = work + plan.work_points;
+  prefetch(plan, samples, frames, out);
   load_points(plan, Frames<Sample>(samples, plan.hop_length, frames), work);
   transform(plan, work);
   sum_mels(plan, work, mels);
