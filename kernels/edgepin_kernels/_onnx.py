@@ -7,9 +7,11 @@ It is a node `LogMel` of the domain `edgepin`, with input `pcm` and output `log_
 - ``inlined``: the plain operators in the node's place, for runtimes and compilers that know no functions.
 - ``node``: the node alone. Without a plugin this model does not load, where ``function`` would quietly run slower.
 
-The node's attributes are what a TensorRT plugin creator gets as fields: ``plugin_version`` and ``plugin_namespace``,
-by which TensorRT finds it, and ``spec``, the whole `LogMelSpec` as JSON with its keys in order. Whether samples are
-int16 or float32 is the type of the node's input.
+The node's attributes are what a TensorRT plugin needs: ``plugin_version`` and ``plugin_namespace``, by which TensorRT
+finds it; ``spec``, the whole `LogMelSpec` as JSON with its keys in order; and the spec's tables, so that nobody has to
+define windows and mels a second time: ``window`` (frame_length floats), ``mel_firsts`` and ``mel_counts`` (num_mels
+whole numbers) and ``mel_weights`` (floats, mel after mel), as `MelTable` has them. Whether samples are int16 or float32
+is the type of the node's input.
 
 What to know before building an engine of these models: TensorRT has no int16 tensors, so that it needs
 ``samples="float32"``; and it may compute a convolution of float32 in TF32, whose 10 bits are far too few for a
@@ -23,9 +25,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from edgepin_kernels._onnx_body import LogMelBody
 from edgepin_kernels._spec import LogMelSpec
+from edgepin_kernels._tables import mel_table, scaled_window
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 OnnxForm = Literal["function", "inlined", "node"]
 OnnxSamples = Literal["int16", "float32"]
@@ -153,15 +156,27 @@ def _put_in_front(
 def _node(spec: LogMelSpec) -> NodeProto:
     from onnx import helper
 
-    return helper.make_node(_OPERATOR, [_SOURCE], [_TARGET], _TARGET, domain=_DOMAIN, **_attributes(spec))
+    node = helper.make_node(_OPERATOR, [_SOURCE], [_TARGET], _TARGET, domain=_DOMAIN)
+    node.attribute.extend(_attributes(spec))
+    return node
 
 
-def _attributes(spec: LogMelSpec) -> dict[str, str]:
-    return {
-        "plugin_namespace": _PLUGIN_NAMESPACE,
-        "plugin_version": _PLUGIN_VERSION,
-        "spec": json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")),
+def _attributes(spec: LogMelSpec) -> list[AttributeProto]:
+    """In the order of their names."""
+    from onnx import AttributeProto, helper
+
+    table = mel_table(spec)
+    values = {
+        "mel_counts": (AttributeProto.INTS, table.counts.tolist()),
+        "mel_firsts": (AttributeProto.INTS, table.firsts.tolist()),
+        # None at all, if every mel lies between two bins: then the type has to be said.
+        "mel_weights": (AttributeProto.FLOATS, table.weights.tolist()),
+        "plugin_namespace": (AttributeProto.STRING, _PLUGIN_NAMESPACE),
+        "plugin_version": (AttributeProto.STRING, _PLUGIN_VERSION),
+        "spec": (AttributeProto.STRING, json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))),
+        "window": (AttributeProto.FLOATS, scaled_window(spec, 1.0).tolist()),
     }
+    return [helper.make_attribute(name, value, attr_type=kind) for name, (kind, value) in values.items()]
 
 
 def _function(spec: LogMelSpec, samples: OnnxSamples, opset: int) -> FunctionProto:
@@ -178,7 +193,7 @@ def _function(spec: LogMelSpec, samples: OnnxSamples, opset: int) -> FunctionPro
         [_TARGET],
         [*constants, *body.nodes],
         [helper.make_opsetid("", opset)],
-        attributes=list(_attributes(spec)),
+        attributes=[attribute.name for attribute in _attributes(spec)],
     )
 
 

@@ -1,13 +1,15 @@
-// 16-bit PCM on the device to the normalized log-mel on the device, in one launch.
+// PCM on the device to the normalized log-mel on the device, in one launch.
 //
 // A warp computes a frame at a time; the four warps of a block have neighboring frames of one utterance, so that the
 // samples under them come from the first-level cache. grid = (blocks of an utterance, utterances), block = kThreads.
 // With several blocks an utterance and a step over the utterance (dynamic range, normalization), the launch must be
 // cooperative; otherwise nothing waits and any grid will do. The result has the same bits on every grid.
 //
-// Compiled with EDGEPIN_FFT_LENGTH (512 or 400) and EDGEPIN_STORE_HALF (0 or 1).
+// Compiled with EDGEPIN_FFT_LENGTH (512 or 400) and EDGEPIN_STORE_HALF (0 or 1) it is the launcher's kernel, which takes
+// 16-bit samples. Without them it has no kernel, and who includes it makes one of edgepin::log_mel.
 
 #include "log_mel_frame.cuh"
+#include "log_mel_frame_float.cuh"
 #include "log_mel_utterance.cuh"
 
 namespace edgepin {
@@ -28,9 +30,9 @@ EDGEPIN_DEVICE float logarithm(const LogMelParams& p, float energy) {
 
 // Frames `first`, first + step, ... of the utterance: finished, or as they are before the steps over the utterance.
 // Returns the largest value of this thread's mels.
-template <int kFftLength, typename Store>
-EDGEPIN_DEVICE float own_frames(const LogMelParams& p, const Utterance& utterance, Exchange<kFftLength>* exchanges,
-                                Word* sums) {
+template <int kFftLength, typename Store, typename Sample>
+EDGEPIN_DEVICE float own_frames(const LogMelParams& p, const Utterance<Sample>& utterance,
+                                Exchange<kFftLength>* exchanges, Word* sums) {
   const bool direct = !over_utterance(p), sum_at_once = sums_exactly(p) && !p.limit_range;
   // The same for all lanes, and known to be.
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 32, 0);
@@ -78,14 +80,14 @@ EDGEPIN_DEVICE float own_frames(const LogMelParams& p, const Utterance& utteranc
   return largest;
 }
 
-template <int kFftLength, typename Store>
+template <int kFftLength, typename Sample, typename Store>
 EDGEPIN_DEVICE void log_mel(const LogMelParams& p) {
   EDGEPIN_STATIC_SHARED(Exchange<kFftLength>, exchanges, kWarps);
   EDGEPIN_STATIC_SHARED(float, maxima, kWarps);
   EDGEPIN_STATIC_SHARED(int, is_last, 1);
   EDGEPIN_DYNAMIC_SHARED(Word, sums);
 
-  const Utterance utterance = utterance_of(p, blockIdx.y);
+  const Utterance<Sample> utterance = utterance_of<Sample>(p, blockIdx.y);
   clear_own_sums(p, sums);
   const float largest = own_frames<kFftLength, Store>(p, utterance, exchanges, sums);
   if (!over_utterance(p) || utterance.frames == 0) return;
@@ -131,9 +133,9 @@ EDGEPIN_DEVICE void log_mel(const LogMelParams& p) {
 extern "C" __global__ void __launch_bounds__(edgepin::kThreads, edgepin::kBlocksOfMultiprocessor)
     edgepin_log_mel(const __grid_constant__ edgepin::LogMelParams params) {
 #if EDGEPIN_STORE_HALF
-  edgepin::log_mel<EDGEPIN_FFT_LENGTH, __half>(params);
+  edgepin::log_mel<EDGEPIN_FFT_LENGTH, int16_t, __half>(params);
 #else
-  edgepin::log_mel<EDGEPIN_FFT_LENGTH, float>(params);
+  edgepin::log_mel<EDGEPIN_FFT_LENGTH, int16_t, float>(params);
 #endif
 }
 #endif

@@ -80,6 +80,12 @@ EDGEPIN_DEVICE int warp_sum(int value) {
   return value;
 }
 
+EDGEPIN_DEVICE float warp_sum(float value) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+
 EDGEPIN_DEVICE float warp_max(float value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, step));

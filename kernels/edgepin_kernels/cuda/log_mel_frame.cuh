@@ -15,15 +15,17 @@ EDGEPIN_DEVICE int pack(int even, int odd) { return (even & 0xffff) | static_cas
 EDGEPIN_DEVICE int even_of(int word) { return static_cast<int16_t>(word & 0xffff); }
 EDGEPIN_DEVICE int odd_of(int word) { return word >> 16; }
 
+template <typename Sample>
 struct Utterance {
-  const int16_t* pcm;
+  const Sample* pcm;
   int samples;
   int frames;
 };
 
-EDGEPIN_DEVICE Utterance utterance_of(const LogMelParams& p, int index) {
-  Utterance u;
-  u.pcm = p.pcm + index * p.pcm_stride;
+template <typename Sample>
+EDGEPIN_DEVICE Utterance<Sample> utterance_of(const LogMelParams& p, int index) {
+  Utterance<Sample> u;
+  u.pcm = static_cast<const Sample*>(p.pcm) + index * p.pcm_stride;
   u.samples = p.lengths == nullptr ? p.samples : min(max(p.lengths[index], 0), p.samples);
   if (u.samples < p.min_samples) {
     u.frames = 0;
@@ -46,7 +48,7 @@ EDGEPIN_DEVICE int padded_index(const LogMelParams& p, int samples, int index) {
 }
 
 // A sample of the frame at `start` and the one before it as pre-emphasis sees it, packed; for 0 <= n < frame_length.
-EDGEPIN_DEVICE int sample_pair(const LogMelParams& p, const Utterance& u, int start, int n) {
+EDGEPIN_DEVICE int sample_pair(const LogMelParams& p, const Utterance<int16_t>& u, int start, int n) {
   const int index = padded_index(p, u.samples, start + n);
   const int now = index < 0 ? 0 : u.pcm[index];
   if (!p.emphasize) return pack(now, 0);
@@ -59,7 +61,7 @@ EDGEPIN_DEVICE int sample_pair(const LogMelParams& p, const Utterance& u, int st
 
 // `scratch` is the warp's own, (kFftLength,), and free again afterwards.
 template <int kFftLength>
-EDGEPIN_DEVICE void windowed_frame(const LogMelParams& p, const Utterance& u, int frame, int lane, int* scratch,
+EDGEPIN_DEVICE void windowed_frame(const LogMelParams& p, const Utterance<int16_t>& u, int frame, int lane, int* scratch,
                                    float2 (&points)[8]) {
   constexpr int kLanes = Shape<kFftLength>::kLanes;
   const int start = frame * p.hop_length - p.frame_lead;

@@ -36,7 +36,7 @@ constexpr int kHeaderWords = 4;
 
 struct LogMelParams {
   // Device memory of the caller.
-  const int16_t* pcm;      // utterance u starts at pcm + u * pcm_stride
+  const void* pcm;         // int16_t, or float of full scale 1; utterance u starts pcm_stride * u samples further
   const int32_t* lengths;  // (batch,): samples of each utterance, held to [0, samples]; null: all have `samples`
   void* out;               // (batch, out_frames, num_mels), contiguous; frames beyond an utterance's own are 0
   // Device memory of the plan.

@@ -7,6 +7,11 @@
 
 #include "emulated_kernel.h"
 
+// The type of the samples in the file.
+#ifndef EDGEPIN_SAMPLE
+#define EDGEPIN_SAMPLE int16_t
+#endif
+
 int main(int count, char** arguments) {
   std::FILE* file = count > 1 ? std::fopen(arguments[1], "rb") : nullptr;
   int32_t header[7];
@@ -31,7 +36,7 @@ int main(int count, char** arguments) {
                            {edgepin::kThreads, 1, 1}, static_cast<unsigned>(header[4]), header[5] != 0, {}};
   emulation::Options options;
   if (count > 2) options.dropped_barrier = std::atoi(arguments[2]);
-  const std::string failure = emulation::run_log_mel(header[0], header[1] != 0, params, launch, options);
+  const std::string failure = emulation::run_log_mel<EDGEPIN_SAMPLE>(header[0], header[1] != 0, params, launch, options);
   if (!failure.empty()) std::fprintf(stderr, "%s\n", failure.c_str());
   return failure.empty() ? 0 : 1;
 }

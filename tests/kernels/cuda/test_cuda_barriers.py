@@ -79,8 +79,9 @@ WHERE = {
 ATOMIC = {"kArrived", "kReleased", "kWorkspaceRead"}
 
 
-def record(scenario: Scenario, path: Path) -> Path:
-    """The launch as a file for ``replay``; all memory that the kernel is to write is poisoned but for the workspace."""
+def record(scenario: Scenario, path: Path, scale: float | None = None) -> Path:
+    """The launch as a file for ``replay``; all memory that the kernel is to write is poisoned but for the workspace.
+    With a ``scale`` the samples are floats of it."""
     spec, frames = scenario.spec, scenario.spec.num_frames(scenario.samples)
     where = cuda.tables(spec)
     memory = bytearray()
@@ -91,7 +92,8 @@ def record(scenario: Scenario, path: Path) -> Path:
         return len(memory) - len(data) + 1
 
     params = cuda.params(spec, place(where.data), where)
-    params.pcm, params.pcm_stride = place(noise(scenario.samples).tobytes()), scenario.samples
+    pcm = noise(scenario.samples) if scale is None else np.float32(scale) * noise(scenario.samples)
+    params.pcm, params.pcm_stride = place(pcm.tobytes()), scenario.samples
     params.samples, params.out_frames = scenario.samples, frames
     values = frames * spec.num_mels
     params.out = place(b"\xff" * values * (2 if scenario.half else 4))
@@ -116,9 +118,18 @@ def record(scenario: Scenario, path: Path) -> Path:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The thread build under ThreadSanitizer, if it starts here at all."""
-    folder = tmp_path_factory.mktemp("watched")
-    flags = ("-O1", "-g", "-fsanitize=thread", "-pthread", "replay.cpp", "emulation_threads.cpp")
-    program = compile_cpp(folder / "replay", *flags)
+    return watched_build(tmp_path_factory.mktemp("watched"), "int16_t")
+
+
+@pytest.fixture(scope="module")
+def watched_float(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for the kernel that takes floats."""
+    return watched_build(tmp_path_factory.mktemp("watched-float"), "float")
+
+
+def watched_build(folder: Path, sample: str) -> Path:
+    flags = ("-O1", "-g", "-fsanitize=thread", "-pthread", f"-DEDGEPIN_SAMPLE={sample}")
+    program = compile_cpp(folder / "replay", *flags, "replay.cpp", "emulation_threads.cpp")
     nothing = subprocess.run([program], capture_output=True, text=True)
     if nothing.returncode != 2:
         pytest.skip(f"ThreadSanitizer does not start on this machine: {nothing.stderr.strip()[:200]}")
@@ -139,6 +150,12 @@ def replay(program: Path, launch: Path, *arguments: str) -> subprocess.Completed
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_thread_sanitizer_is_silent_on_the_kernel(watched: Path, tmp_path: Path, name: str) -> None:
     result = replay(watched, record(SCENARIOS[name], tmp_path / "launch"))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_thread_sanitizer_is_silent_on_float_samples(watched_float: Path, tmp_path: Path, name: str) -> None:
+    result = replay(watched_float, record(SCENARIOS[name], tmp_path / "launch", scale=2.0**-15))
     assert (result.returncode, result.stderr) == (0, "")
 
 

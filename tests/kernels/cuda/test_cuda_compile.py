@@ -56,16 +56,22 @@ def resources(nvcc: str, fft_length: int, store: str) -> dict[str, dict[str, int
         command += ["-o", str(Path(folder) / "log_mel.fatbin"), str(SOURCE / "log_mel.cu")]
         result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    found = {}
-    for part in result.stderr.split("Compiling entry function")[1:]:
+    return dict(resources_in(result.stderr))
+
+
+def resources_in(said: str) -> list[tuple[str, dict[str, int]]]:
+    """What ptxas said of each kernel, with its architecture."""
+    found = []
+    for part in said.split("Compiling entry function")[1:]:
         architecture = re.search(r"for 'sm_(\d+)a?'", part)
         assert architecture, part
-        found[f"sm_{architecture[1]}"] = {
+        numbers = {
             "registers": _number(r"Used (\d+) registers", part),
             "stack": _number(r"(\d+) bytes stack frame", part),
             "spills": _number(r"(\d+) bytes spill stores", part) + _number(r"(\d+) bytes spill loads", part),
             "shared": _number(r"(\d+) bytes smem", part),
         }
+        found.append((f"sm_{architecture[1]}", numbers))
     return found
 
 
