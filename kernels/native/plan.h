@@ -33,6 +33,8 @@ struct PlanOptions {
   double std_guard;
 };
 
+inline std::size_t round_up(std::size_t value, std::size_t step) { return (value + step - 1) / step * step; }
+
 // The kernels that this processor can run, the fastest first.
 std::vector<const Kernel*> available_kernels();
 
