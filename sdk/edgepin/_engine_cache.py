@@ -224,9 +224,12 @@ class EngineCache:
         nearest: list[str] | None = None
         for path in sorted(self.folder.glob("*.engine"))[:_MAX_NEIGHBORS]:
             try:
-                differences = EngineKey.from_json(self._read(path)[0]).differences(key)
+                other = EngineKey.from_json(self._read(path)[0])
             except (FileNotFoundError, EdgePinError):
                 continue  # what it says of itself is worth nothing
+            if other.model != key.model and (other.form, other.precision) != (key.form, key.precision):
+                continue  # another encoder's, which explains nothing
+            differences = other.differences(key)
             if nearest is None or len(differences) < len(nearest):
                 nearest = differences
         message = f"there is no {key.precision} engine of {key.form} for this model on this machine"
