@@ -15,6 +15,8 @@ from edgepin_kernels import LogMel, LogMelSpec
 from edgepin_training.checkpoint import Run
 from edgepin_training.corpus import Modality
 
+from ._ranges import session
+
 Feed = dict[str, NDArray[np.generic]]
 
 CALIBRATION_SECONDS = 3.0
@@ -90,13 +92,8 @@ def onnx_embed(
     Raises:
         ValueError: there is no input.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    rows = [session.run(OUTPUT_NAMES, feed) for feed in inputs]
+    running = session(model, threads)
+    rows = [running.run(OUTPUT_NAMES, feed) for feed in inputs]
     if not rows:
         raise ValueError("there is no input")
     return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])

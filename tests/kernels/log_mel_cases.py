@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -12,6 +11,8 @@ import pytest
 from edgepin_kernels import LogMel, LogMelSpec
 from edgepin_kernels._compiled import available_kernels
 from edgepin_kernels._presets import PRESETS
+
+from .parity import linear
 
 KERNELS = available_kernels()
 IMPLEMENTATIONS = [*KERNELS, "numpy"]
@@ -47,13 +48,6 @@ SPECS = {
         normalize="mean_std",
     ),
 }
-
-
-def linear(spec: LogMelSpec) -> LogMelSpec:
-    """The same up to the energies."""
-    return dataclasses.replace(
-        spec, log="none", dynamic_range=None, output_offset=0.0, output_scale=1.0, normalize="none"
-    )
 
 
 PLANS = {

@@ -20,6 +20,8 @@ from edgepin_kernels import LogMelSpec, log_mel_onnx, prepend_log_mel, reference
 from edgepin_kernels._presets import PRESETS
 from edgepin_kernels._reference import mel_filters, window_function
 
+from .parity import linear
+
 onnx = pytest.importorskip("onnx", reason="the onnx package is not installed (extra: export)")
 helper, TensorProto = onnx.helper, onnx.TensorProto
 
@@ -107,13 +109,6 @@ def impulse(samples: int) -> npt.NDArray[np.int16]:
 
 
 SOUNDS = {"speech": speech, "noise": noise, "square": square, "impulse": impulse}
-
-
-def linear(spec: LogMelSpec) -> LogMelSpec:
-    """`spec` up to its mel energies."""
-    return dataclasses.replace(
-        spec, log="none", dynamic_range=None, output_offset=0.0, output_scale=1.0, normalize="none"
-    )
 
 
 def as_float(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
