@@ -16,7 +16,8 @@ from edgepin_kernels._tables import log_of_floor
 
 from ..cuda.emulated_gpu import EmulatedGpu
 from ..cuda.sounds import SOUNDS, noise
-from ..cuda.test_cuda_log_mel import END_TO_END, ENERGIES, OTHERS, as_energies
+from ..cuda.test_cuda_log_mel import END_TO_END, ENERGIES, OTHERS
+from ..parity import linear
 from .trt_harness import PluginHarness
 
 SPECS = {**PRESETS, **OTHERS}
@@ -98,13 +99,13 @@ def test_the_plugin_equals_the_launcher(trt: PluginHarness, name: str) -> None:
 @pytest.mark.parametrize("level", [1e-5, 0.1, 3.0], ids=["below 16 bits", "usual", "beyond full scale"])
 @pytest.mark.parametrize("name", PRESETS)
 def test_samples_in_between_are_taken_as_they_are(trt: PluginHarness, name: str, level: float) -> None:
-    spec, pcm = as_energies(PRESETS[name]), between_steps(2, 4_001, level=level)
+    spec, pcm = linear(PRESETS[name]), between_steps(2, 4_001, level=level)
     result, expected = trt.log_mel(spec, pcm), reference(spec, pcm)
     assert np.all(np.abs(result - expected) <= ENERGIES * expected.max(axis=2, keepdims=True))
 
 
 def test_a_mean_between_steps_leaves_to_the_rounding_of_floats(trt: PluginHarness) -> None:
-    spec = as_energies(LogMelSpec())
+    spec = linear(LogMelSpec())
     pcm = between_steps(1, 4_000, level=0.01)
     result = trt.log_mel(spec, pcm + np.float32(0.3))
     expected = reference(spec, pcm + np.float32(0.3))
