@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgepin._fusion import FACE_AND_VOICE, Fusion
-from edgepin._manifest import Manifest
+from edgepin._bundle.manifest import Manifest
+from edgepin._decision.fusion import FACE_AND_VOICE, Fusion
 
 from ._foreign_card import foreign_lines
 

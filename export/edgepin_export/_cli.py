@@ -104,9 +104,9 @@ def export(
       edgepin export runs/site --out site.pin --allow-missing int8 --qat never
       edgepin export runs/site --voice-onnx campp.onnx --voice-spec 3d-speaker --out site.pin
     """
+    from edgepin._bundle.signing import SigningKey
     from edgepin._errors import UsageError
     from edgepin._safe_files import write_atomic
-    from edgepin._signing import SigningKey
     from edgepin_kernels import LogMelSpec
     from edgepin_training.checkpoint import load_run
 
@@ -149,7 +149,7 @@ def export(
 
 def finish(made: Exported, out: Path, report: Path | None, *, as_json: bool) -> None:
     """Writes the report, says what came out, and exits with 1 if a gate failed that must not."""
-    from edgepin._fusion import FACE_AND_VOICE
+    from edgepin._decision.fusion import FACE_AND_VOICE
     from edgepin._safe_files import write_atomic
 
     from ._report import accuracy_table, full_report, int8_story, manifest_accuracy
@@ -200,8 +200,8 @@ def _people(
     cropped: bool,
 ) -> CalibrationPeople:
     """Who to calibrate on: those given, else those that the training held out."""
+    from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
     from edgepin._errors import UsageError
-    from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
     from edgepin_training.corpus import list_captures, match_people, read_pairs
 
     from ._export import CalibrationPeople

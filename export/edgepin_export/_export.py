@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._bundle import write_bundle
-from edgepin._calibration import calibrate
+from edgepin._bundle.bundle import write_bundle
+from edgepin._bundle.manifest import MODALITIES, PORTABLE_VOICE, Manifest
+from edgepin._bundle.signing import SigningKey
+from edgepin._capture.faces import FaceSpec, HaarFinder
+from edgepin._decision.calibration import calibrate
+from edgepin._decision.fusion import FACE_AND_VOICE, Fusion
+from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin._errors import UsageError
-from edgepin._faces import FaceSpec, HaarFinder
-from edgepin._fusion import FACE_AND_VOICE, Fusion
-from edgepin._manifest import MODALITIES, PORTABLE_VOICE, Manifest
 from edgepin._pipeline import Pipeline
-from edgepin._runtime import OnnxRuntime
-from edgepin._signing import SigningKey
-from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+from edgepin._runtime.runtime import OnnxRuntime
 from edgepin_kernels import LogMelSpec
 from edgepin_training.checkpoint import Run
 from edgepin_training.corpus import list_captures, load_faces, load_voices, one_each

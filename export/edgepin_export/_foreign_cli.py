@@ -94,8 +94,8 @@ def export_with_foreign(
     Raises:
         UsageError: an option is missing or does not fit, or what `export_foreign` raises.
     """
+    from edgepin._bundle.signing import SigningKey
     from edgepin._errors import UsageError
-    from edgepin._signing import SigningKey
 
     from ._foreign_export import export_foreign
     from ._foreign_spec import ForeignVoice
@@ -198,8 +198,8 @@ def _encoders(options: ForeignOptions, run: Run | None) -> dict[str, ForeignEnco
 
 def _fit_people(options: ForeignOptions, run: Run | None, people: CalibrationPeople) -> FitPeople | None:
     """Those given; else those whom the run was trained on; else None."""
+    from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
     from edgepin._errors import UsageError
-    from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
     from edgepin_training.corpus import list_captures
 
     from ._foreign_people import FitPeople

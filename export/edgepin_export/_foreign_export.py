@@ -12,15 +12,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgepin._audio import load_voice
-from edgepin._bundle import MAX_BUNDLE_BYTES
+from edgepin._bundle.bundle import MAX_BUNDLE_BYTES
+from edgepin._bundle.manifest import EMBEDDING_DIM, MODALITIES
+from edgepin._bundle.signing import SigningKey
+from edgepin._capture.audio import load_voice
+from edgepin._capture.faces import HaarFinder
+from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin._errors import UsageError
-from edgepin._faces import HaarFinder
-from edgepin._manifest import EMBEDDING_DIM, MODALITIES
 from edgepin._pipeline import Pipeline
-from edgepin._runtime import OnnxRuntime
-from edgepin._signing import SigningKey
-from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+from edgepin._runtime.runtime import OnnxRuntime
 from edgepin_training.corpus import list_captures
 
 from ._export import (

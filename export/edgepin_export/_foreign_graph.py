@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from edgepin._manifest import EMBEDDING_DIM
-from edgepin._runtime import INPUT_NAMES, OUTPUT_NAMES
+from edgepin._bundle.manifest import EMBEDDING_DIM
+from edgepin._runtime.runtime import INPUT_NAMES, OUTPUT_NAMES
 
 from ._foreign_open import ForeignEncoder
 from ._foreign_projection import Projection

@@ -14,9 +14,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from edgepin._bundle import MAX_BUNDLE_BYTES
+from edgepin._bundle.bundle import MAX_BUNDLE_BYTES
+from edgepin._bundle.onnx_scan import check_self_contained
 from edgepin._errors import BundleError, UsageError
-from edgepin._onnx_scan import check_self_contained
 
 from ._foreign_rewrite import first_line, folded, free_batch, keep_only, standard
 from ._foreign_spec import ForeignFace, ForeignVoice

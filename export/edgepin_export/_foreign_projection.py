@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._manifest import EMBEDDING_DIM
+from edgepin._bundle.manifest import EMBEDDING_DIM
 from edgepin.metrics import eer
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from edgepin._crop import FaceSpec
+from edgepin._capture.crop import FaceSpec
 from edgepin._errors import UsageError
 from edgepin_kernels import LogMelSpec
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._logistic import fit_logistic
+from edgepin._decision.logistic import fit_logistic
 from edgepin.metrics import cllr, eer
 
 from ._parity import Captured, Parity, compare

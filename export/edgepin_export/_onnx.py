@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from edgepin._runtime import INPUT_NAMES, OUTPUT_NAMES
+from edgepin._runtime.runtime import INPUT_NAMES, OUTPUT_NAMES
 from edgepin_training.encoders import Heads
 
 Modality = Literal["face", "voice"]

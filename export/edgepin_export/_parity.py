@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._runtime import OUTPUT_NAMES
+from edgepin._runtime.runtime import OUTPUT_NAMES
 from edgepin_kernels import LogMel, LogMelSpec
 from edgepin_training.checkpoint import Run
 from edgepin_training.corpus import Modality

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._calibration import MIN_PEOPLE, TrialSet
+from edgepin._decision.calibration import MIN_PEOPLE, TrialSet
+from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin._errors import CaptureError, UsageError
 from edgepin._pipeline import Pipeline, Timings
-from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin_training.corpus import list_captures
 
 from ._parity import Captured

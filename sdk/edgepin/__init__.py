@@ -8,7 +8,10 @@ decision = verifier.verify("badge-0042", face="now.jpg", voice="now.wav")
 decision.accepted, decision.llr, decision.reasons
 """
 
-from ._bundle import Bundle
+from ._bundle.bundle import Bundle
+from ._capture.faces import Face, FaceFinder, FaceSpec, HaarFinder, YuNetFinder
+from ._decision.fusion import Scores
+from ._decision.policy import Policy, Reason
 from ._errors import (
     AlreadyEnrolledError,
     BundleError,
@@ -24,12 +27,9 @@ from ._errors import (
     UnknownSubjectError,
     UsageError,
 )
-from ._faces import Face, FaceFinder, FaceSpec, HaarFinder, YuNetFinder
-from ._fusion import Scores
-from ._keys import KeyFile, KeyProvider, MemoryKey
-from ._policy import Policy, Reason
-from ._runtime import Runtime
-from ._store import Store
+from ._runtime.runtime import Runtime
+from ._store.keys import KeyFile, KeyProvider, MemoryKey
+from ._store.store import Store
 from ._verifier import Decision, Enrollment, Verifier
 
 __all__ = [

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from ._errors import CaptureError, UsageError
 from ._pipeline import ImageSource, SoundSource
-from ._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from ._verifier import Decision, Verifier
 from .metrics import binomial_interval
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from edgepin_kernels import LogMel, LogMelSpec
 
-from ._audio import decode_audio, prepare, trim_silence
+from ._bundle.manifest import EMBEDDING_DIM
+from ._capture.audio import decode_audio, prepare, trim_silence
+from ._capture.faces import FaceFinder, FaceSpec, find_and_align, resize_crop
+from ._capture.image import check_image, decode_image
+from ._capture.quality import check_face_crop, check_voice
 from ._errors import CaptureError, EdgePinError, UsageError
-from ._faces import FaceFinder, FaceSpec, find_and_align, resize_crop
-from ._image import check_image, decode_image
-from ._manifest import EMBEDDING_DIM
-from ._quality import check_face_crop, check_voice
-from ._runtime import Encoded, PcmRuntime, Runtime
+from ._runtime.runtime import Encoded, PcmRuntime, Runtime
 
 ImageSource = str | Path | bytes | NDArray[np.uint8]
 SoundSource = str | Path | bytes | NDArray[Any]

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._backends import close_runtime, open_runtime
-from ._bundle import Bundle
+from ._bundle.bundle import Bundle
+from ._capture.faces import FaceFinder, HaarFinder
+from ._decision.fusion import Fusion, Scores
+from ._decision.policy import Policy, Reason, ResolvedPolicy, decide, resolve
 from ._errors import AlreadyEnrolledError, EnvironmentFault, UsageError
-from ._faces import FaceFinder, HaarFinder
-from ._fusion import Fusion, Scores
-from ._keys import KeyFile, KeyProvider
 from ._paths import enrollments_path, store_key_path
 from ._pipeline import Embedding, ImageSource, Pipeline, SoundSource, Timings
-from ._policy import Policy, Reason, ResolvedPolicy, decide, resolve
-from ._runtime import Runtime
-from ._store import Store
-from ._template import Template, check_subject
+from ._runtime.backends import close_runtime, open_runtime
+from ._runtime.runtime import Runtime
+from ._store.keys import KeyFile, KeyProvider
+from ._store.store import Store
+from ._store.template import Template, check_subject
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._errors import CaptureError, EdgePinError, UsageError
-from ._fused_trials import FusedTrials, FusedTrialSets, fused_trials
-from ._trials import (
+from ._decision.fused_trials import FusedTrials, FusedTrialSets, fused_trials
+from ._decision.trials import (
     Chimera,
     Trials,
     first_few,
@@ -34,6 +33,7 @@ from ._trials import (
     read_trials,
     subject_of,
 )
+from ._errors import CaptureError, EdgePinError, UsageError
 from .metrics import VerificationResult, summarize
 
 __all__ = [

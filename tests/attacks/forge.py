@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from edgepin import _canonical_json
-from edgepin._archive import pack
-from edgepin._bundle import MEMBER_ORDER, _sign
-from edgepin._signing import SigningKey
+from edgepin._bundle.archive import pack
+from edgepin._bundle.bundle import MEMBER_ORDER, _sign
+from edgepin._bundle.signing import SigningKey
 
 from ..sdk.golden.make_golden import MINIMAL, key, manifest
 
@@ -80,7 +80,7 @@ def archive(members: dict[str, bytes], order: tuple[str, ...] = MEMBER_ORDER) ->
 
 
 def members_of(data: bytes) -> dict[str, bytes]:
-    from edgepin._archive import unpack
+    from edgepin._bundle.archive import unpack
 
     return {name: bytes(member) for name, member in unpack(data, MEMBER_ORDER).items()}
 

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from edgepin import _canonical_json
-from edgepin._bundle import MEMBER_ORDER
-from edgepin._signing import SigningKey
+from edgepin._bundle.bundle import MEMBER_ORDER
+from edgepin._bundle.signing import SigningKey
 
 from ..sdk import tiny_onnx as onnx
 from ..sdk.golden.make_golden import key

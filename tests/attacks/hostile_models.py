@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from edgepin._protobuf import MAX_FIELDS
+from edgepin._bundle.protobuf import MAX_FIELDS
 
 from ..sdk.tiny_onnx import (
     FLOAT,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgepin import Bundle, BundleError, EdgePinError, MemoryKey, Verifier
-from edgepin._fusion import Fusion
+from edgepin._decision.fusion import Fusion
 
 from ..sdk.golden.make_golden import key
 from . import hostile_files, hostile_models  # noqa: F401  (they enter themselves)

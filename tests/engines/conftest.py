@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from edgepin._tensorrt_api import Log, TensorRT
+from edgepin._runtime.tensorrt_api import Log, TensorRT
 
 from ..sdk.conftest import device, pins  # noqa: F401
 

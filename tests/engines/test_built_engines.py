@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from edgepin import _engine_builder, _tensorrt_api
-from edgepin._engine_builder import BuildSettings, InputRange, build_engine
 from edgepin._errors import BundleError, EnvironmentFault
-from edgepin._tensorrt_api import BUILDER_ATTRIBUTES, OPTIONAL_ATTRIBUTES
+from edgepin._runtime import engine_builder as _engine_builder
+from edgepin._runtime import tensorrt_api as _tensorrt_api
+from edgepin._runtime.engine_builder import BuildSettings, InputRange, build_engine
+from edgepin._runtime.tensorrt_api import BUILDER_ATTRIBUTES, OPTIONAL_ATTRIBUTES
 
 COUNTS = Path(__file__).resolve().parent / "counts.json"
 RECORD = "EDGEPIN_RECORD_ENGINES"

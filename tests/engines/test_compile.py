@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from edgepin import _tensorrt_api
-from edgepin._bundle import Bundle, write_bundle
-from edgepin._engine_cache import EngineCache
-from edgepin._faces import FaceSpec
+from edgepin._bundle.bundle import Bundle, write_bundle
+from edgepin._capture.faces import FaceSpec
+from edgepin._runtime import tensorrt_api as _tensorrt_api
+from edgepin._runtime.engine_cache import EngineCache
 
 from ..sdk.commands import INTEGRITY, YES, invoke
 

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from edgepin._bundle import Bundle
+from edgepin._bundle.bundle import Bundle
 from edgepin_export._cli import export
 from edgepin_export._export import _training_inputs, _tuners
 from edgepin_export._gates import LIMITS, Limits

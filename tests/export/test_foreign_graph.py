@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edgepin._onnx_scan import check_self_contained
+from edgepin._bundle.onnx_scan import check_self_contained
 from edgepin_export._foreign_graph import EMBEDDING, adapt
 from edgepin_export._foreign_open import open_encoder
 from edgepin_export._foreign_projection import Projection

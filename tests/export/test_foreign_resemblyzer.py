@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepin._audio import load_voice
-from edgepin._trials import read_trials
+from edgepin._capture.audio import load_voice
+from edgepin._decision.trials import read_trials
 from edgepin.metrics import eer
 from edgepin_export._foreign_graph import EMBEDDING, adapt
 from edgepin_export._foreign_open import open_voice

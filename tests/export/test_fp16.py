@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepin._onnx_scan import check_self_contained
+from edgepin._bundle.onnx_scan import check_self_contained
 from edgepin_export._fp16 import LARGEST, rounded, to_fp16
 from edgepin_export._onnx import serialize
 from edgepin_export._parity import compare, onnx_embed

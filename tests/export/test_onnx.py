@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from edgepin._onnx_scan import check_self_contained
+from edgepin._bundle.onnx_scan import check_self_contained
 from edgepin_export._onnx import fold, to_onnx
 from edgepin_export._parity import compare, onnx_embed
 

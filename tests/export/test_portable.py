@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgepin._onnx_scan import check_self_contained
+from edgepin._bundle.onnx_scan import check_self_contained
 from edgepin_export._parity import compare, onnx_embed
 from edgepin_export._portable import log_mel_feeds, pcm_feeds, plugin_voice, portable_voice
 from edgepin_kernels import LogMelSpec

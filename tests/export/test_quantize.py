@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgepin._onnx_scan import check_self_contained
+from edgepin._bundle.onnx_scan import check_self_contained
 from edgepin_export._onnx import serialize
 from edgepin_export._parity import compare, onnx_embed
 from edgepin_export._quantize import QuantizeSpec, observe, quantizable_nodes, quantize

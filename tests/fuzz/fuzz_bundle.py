@@ -19,9 +19,9 @@ import atheris
 
 with atheris.instrument_imports(include=["edgepin"]):
     from edgepin import Bundle, BundleError
-    from edgepin._fusion import Fusion
-    from edgepin._manifest import Manifest
-    from edgepin._onnx_scan import scan_model
+    from edgepin._bundle.manifest import Manifest
+    from edgepin._bundle.onnx_scan import scan_model
+    from edgepin._decision.fusion import Fusion
 
 FILE = Path(tempfile.mkdtemp()) / "fuzz.pin"
 

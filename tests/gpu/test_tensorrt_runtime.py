@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from edgepin import EnvironmentFault, MemoryKey
-from edgepin._cuda_device import import_pycuda
-from edgepin._engine_builder import BuildSettings, InputRange, build_engine
-from edgepin._engine_cache import EngineCache
-from edgepin._engine_jobs import engine_key
-from edgepin._runtime import OnnxRuntime
-from edgepin._tensorrt_api import load_tensorrt, this_gpu
-from edgepin._tensorrt_runtime import TensorRtRuntime
+from edgepin._runtime.cuda_device import import_pycuda
+from edgepin._runtime.engine_builder import BuildSettings, InputRange, build_engine
+from edgepin._runtime.engine_cache import EngineCache
+from edgepin._runtime.engine_jobs import engine_key
+from edgepin._runtime.runtime import OnnxRuntime
+from edgepin._runtime.tensorrt_api import load_tensorrt, this_gpu
+from edgepin._runtime.tensorrt_runtime import TensorRtRuntime
 from edgepin_kernels import LogMel, LogMelSpec
 
 pytestmark = pytest.mark.gpu

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepin._audio import load_voice
+from edgepin._capture.audio import load_voice
+from edgepin._capture.faces import FaceFinder, FaceSpec, HaarFinder, YuNetFinder, find_and_align, resize_crop
+from edgepin._capture.image import decode_image
+from edgepin._capture.quality import face_quality, voice_quality
 from edgepin._errors import CaptureError, EnvironmentFault
-from edgepin._faces import FaceFinder, FaceSpec, HaarFinder, YuNetFinder, find_and_align, resize_crop
-from edgepin._image import decode_image
-from edgepin._quality import face_quality, voice_quality
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 pytestmark = [

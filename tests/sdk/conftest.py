@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
-from edgepin._bundle import write_bundle
-from edgepin._calibration import calibrate
-from edgepin._faces import FaceSpec
-from edgepin._manifest import Manifest
-from edgepin._signing import SigningKey
+from edgepin._bundle.bundle import write_bundle
+from edgepin._bundle.manifest import Manifest
+from edgepin._bundle.signing import SigningKey
+from edgepin._capture.faces import FaceSpec
+from edgepin._decision.calibration import calibrate
 from edgepin_kernels import LogMelSpec
 
 from .simulated_people import World

@@ -7,7 +7,7 @@ import json
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from edgepin._tensorrt_api import Log, TensorRT
+from edgepin._runtime.tensorrt_api import Log, TensorRT
 
 LAYERS = [
     {

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepin._engine_cache import CachedEngine, EngineKey
-from edgepin._tensorrt_api import BUILDER_ATTRIBUTES, Log, TensorRT
-from edgepin._tensorrt_engine import TENSORRT_ATTRIBUTES
+from edgepin._runtime.engine_cache import CachedEngine, EngineKey
+from edgepin._runtime.tensorrt_api import BUILDER_ATTRIBUTES, Log, TensorRT
+from edgepin._runtime.tensorrt_engine import TENSORRT_ATTRIBUTES
 from edgepin_kernels import LogMel, LogMelSpec
 
 PROFILES = {
@@ -292,7 +292,7 @@ class FakeGpu:
         """Puts the fakes in the place of the packages."""
         import sys
 
-        from edgepin import _cuda_device
+        from edgepin._runtime import cuda_device as _cuda_device
         from edgepin_kernels import _cuda
 
         driver = self.pycuda()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._calibration import TrialSet
+from edgepin._decision.calibration import TrialSet
 
 KINDS = ("stranger", "other_voice", "other_face")
 # Which capture is the enrolled person's: (face, voice).

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgepin._audio import MAX_AUDIO_BYTES, decode_audio, load_voice, prepare, trim_silence
+from edgepin._capture.audio import MAX_AUDIO_BYTES, decode_audio, load_voice, prepare, trim_silence
 from edgepin._errors import CaptureError, UsageError
 
 from .mutations import mutated

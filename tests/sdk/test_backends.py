@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from edgepin import Bundle, EdgePinError, EnvironmentFault, IntegrityError, MemoryKey, UsageError, Verifier
-from edgepin import _backends as backends
-from edgepin._backends import open_runtime
-from edgepin._engine_cache import EngineCache
-from edgepin._engine_jobs import engine_key
-from edgepin._precision import MeasuredFor, PrecisionCache
-from edgepin._runtime import PROVIDERS, OnnxRuntime
-from edgepin._tensorrt_api import Gpu
-from edgepin._tensorrt_runtime import TensorRtRuntime
+from edgepin._runtime import backends
+from edgepin._runtime.backends import open_runtime
+from edgepin._runtime.engine_cache import EngineCache
+from edgepin._runtime.engine_jobs import engine_key
+from edgepin._runtime.precision import MeasuredFor, PrecisionCache
+from edgepin._runtime.runtime import PROVIDERS, OnnxRuntime
+from edgepin._runtime.tensorrt_api import Gpu
+from edgepin._runtime.tensorrt_runtime import TensorRtRuntime
 
 from .conftest import DATA, Pins
 from .fake_gpu import FakeGpu, engine_bytes, expected
@@ -119,7 +119,7 @@ def test_engines_in_the_cache_are_taken_and_give_what_they_give(bundle: Bundle, 
 def test_a_missing_package_is_the_reason_and_nothing_is_deserialized(
     bundle: Bundle, orin: FakeGpu, monkeypatch: pytest.MonkeyPatch, lacking: str, what: str
 ) -> None:
-    from edgepin import _cuda_device
+    from edgepin._runtime import cuda_device as _cuda_device
 
     def missing() -> None:
         raise EnvironmentFault(what, hint="install it")
@@ -260,7 +260,10 @@ def onnxruntime_gpu(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
         def get_available_providers() -> list[str]:
             return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    for place in ("edgepin._runtime.import_onnxruntime", "edgepin._backends.import_onnxruntime"):
+    for place in (
+        "edgepin._runtime.runtime.import_onnxruntime",
+        "edgepin._runtime.backends.import_onnxruntime",
+    ):
         monkeypatch.setattr(place, lambda: Module)
     monkeypatch.setattr(backends, "this_gpu", lambda: ORIN)
     return Session

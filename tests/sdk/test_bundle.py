@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from edgepin import _bundle, _canonical_json
-from edgepin._archive import pack
-from edgepin._bundle import MEMBER_ORDER, Bundle, write_bundle
-from edgepin._crop import FaceSpec
+from edgepin import _canonical_json
+from edgepin._bundle import bundle as _bundle
+from edgepin._bundle.archive import pack
+from edgepin._bundle.bundle import MEMBER_ORDER, Bundle, write_bundle
+from edgepin._bundle.manifest import Manifest
+from edgepin._bundle.signing import SigningKey
+from edgepin._capture.crop import FaceSpec
 from edgepin._errors import BundleError, BundleNotFoundError, EnvironmentFault, UsageError
-from edgepin._manifest import Manifest
-from edgepin._signing import SigningKey
 from edgepin_kernels import LogMelSpec
 
 from .tiny_onnx import encoder, field, model

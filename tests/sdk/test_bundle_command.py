@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 
 from edgepin import Bundle
-from edgepin._archive import unpack
-from edgepin._bundle import MEMBER_ORDER
-from edgepin._signing import PublicKey, SigningKey
+from edgepin._bundle.archive import unpack
+from edgepin._bundle.bundle import MEMBER_ORDER
+from edgepin._bundle.signing import PublicKey, SigningKey
 
 from .commands import ENVIRONMENT, INTEGRITY, USAGE, YES, invoke
 from .conftest import Pins

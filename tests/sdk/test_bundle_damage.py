@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgepin import Bundle, BundleError, _canonical_json
-from edgepin._archive import pack, unpack
-from edgepin._bundle import MEMBER_ORDER
-from edgepin._bundle_report import verify_bundle
+from edgepin._bundle.archive import pack, unpack
+from edgepin._bundle.bundle import MEMBER_ORDER
+from edgepin._bundle.report import verify_bundle
 
 from .conftest import Pins
 from .golden.make_golden import BUNDLES, FOLDER

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from edgepin import BundleError
-from edgepin._encoder_io import check_encoder
-from edgepin._onnx_scan import DeclaredModel, DeclaredValue
-from edgepin._runtime import INPUT_NAMES, OUTPUT_NAMES
+from edgepin._bundle.onnx_scan import DeclaredModel, DeclaredValue
+from edgepin._runtime.encoder_io import check_encoder
+from edgepin._runtime.runtime import INPUT_NAMES, OUTPUT_NAMES
 
 from .golden.make_golden import manifest
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgepin import Bundle, BundleError, Verifier
-from edgepin._keys import MemoryKey
-from edgepin._manifest import FORMAT_VERSION
+from edgepin._bundle.manifest import FORMAT_VERSION
+from edgepin._store.keys import MemoryKey
 
 from .golden.make_golden import BUNDLES, FOLDER, key, manifest, write
 from .synthetic_captures import voice

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepin import _calibration
-from edgepin._calibration import TrialSet, calibrate, cross_fitted_llrs, fit_fusion
-from edgepin._errors import UsageError
-from edgepin._evidence import (
+from edgepin._decision import calibration as _calibration
+from edgepin._decision.calibration import TrialSet, calibrate, cross_fitted_llrs, fit_fusion
+from edgepin._decision.evidence import (
     FMR_LADDER,
     allowed_errors,
     fmr_upper_bound,
@@ -23,6 +22,7 @@ from edgepin._evidence import (
     people_needed,
     threshold_for_errors,
 )
+from edgepin._errors import UsageError
 from edgepin._json_fields import rounded, rounded_above
 
 from .simulated_people import KINDS, World

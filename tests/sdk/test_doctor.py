@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from edgepin import EnvironmentFault
-from edgepin import _backends as backends
 from edgepin._cli import doctor as command
 from edgepin._cli.gaps import find_gaps
 from edgepin._cli.hardware import GPU_PROBE, Machine, run_command, survey
-from edgepin._tensorrt_api import Gpu
+from edgepin._runtime import backends
+from edgepin._runtime.tensorrt_api import Gpu
 
 from .commands import ENVIRONMENT, INTEGRITY, YES, invoke
 from .conftest import Pins

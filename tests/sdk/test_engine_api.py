@@ -7,8 +7,8 @@ import types
 
 import pytest
 
-from edgepin import _tensorrt_api as api
 from edgepin._errors import EnvironmentFault
+from edgepin._runtime import tensorrt_api as api
 
 from .engine_fakes import FakeTensorRT
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from edgepin._engine_builder import BuildSettings, InputRange, build_engine
 from edgepin._errors import BundleError, EnvironmentFault, UsageError
+from edgepin._runtime.engine_builder import BuildSettings, InputRange, build_engine
 
 from .engine_fakes import FakeTensorRT
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from edgepin import _canonical_json, _engine_cache
-from edgepin._engine_cache import REBUILD, EngineCache, EngineKey, default_folder, default_key_path
+from edgepin import _canonical_json
 from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
-from edgepin._keys import MemoryKey
+from edgepin._runtime import engine_cache as _engine_cache
+from edgepin._runtime.engine_cache import REBUILD, EngineCache, EngineKey, default_folder, default_key_path
+from edgepin._store.keys import MemoryKey
 
 KEY = EngineKey(
     model="a" * 64,
@@ -226,7 +227,7 @@ def test_a_crash_while_writing_leaves_the_old_engine(cache, file, monkeypatch):
 
 def test_a_reader_sees_whole_engines_while_another_process_writes(cache, file):
     code = (
-        "import sys; from edgepin._engine_cache import *; from edgepin._keys import MemoryKey\n"
+        "import sys; from edgepin._runtime.engine_cache import *; from edgepin._store.keys import MemoryKey\n"
         f"cache, key = EngineCache(sys.argv[1], MemoryKey(b'k' * 32)), {KEY!r}\n"
         "for size in range(1, 60): cache.put(key, bytes(size) * 5000, {'size': size})"
     )

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from edgepin import _engine_jobs, _tensorrt_api
-from edgepin._bundle import Bundle, write_bundle
-from edgepin._engine_cache import EngineCache
+from edgepin._bundle.bundle import Bundle, write_bundle
 from edgepin._errors import EnvironmentFault, UsageError
-from edgepin._tensorrt_api import Gpu
+from edgepin._runtime import engine_jobs as _engine_jobs
+from edgepin._runtime import tensorrt_api as _tensorrt_api
+from edgepin._runtime.engine_cache import EngineCache
+from edgepin._runtime.tensorrt_api import Gpu
 
 from .commands import ENVIRONMENT, INTEGRITY, USAGE, YES, invoke
 from .engine_fakes import FakeTensorRT

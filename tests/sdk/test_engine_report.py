@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from edgepin._engine_report import Layer, Tensor, counts, layers_from_inspector, layers_from_log
 from edgepin._errors import EdgePinError
+from edgepin._runtime.engine_report import Layer, Tensor, counts, layers_from_inspector, layers_from_log
 
 from .engine_fakes import LAYERS
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepin._crop import similarity
+from edgepin._capture.crop import similarity
+from edgepin._capture.faces import Face, FaceSpec, HaarFinder, YuNetFinder, align, find_and_align, resize_crop
 from edgepin._errors import CaptureError, EnvironmentFault, UsageError
-from edgepin._faces import Face, FaceSpec, HaarFinder, YuNetFinder, align, find_and_align, resize_crop
 
 SPEC = FaceSpec()
 

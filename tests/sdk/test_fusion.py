@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepin._calibration import MIN_SLOPE, TrialSet, calibrate
+from edgepin._decision.calibration import MIN_SLOPE, TrialSet, calibrate
+from edgepin._decision.fusion import LLR_LIMIT, Fusion, JointModel, ScoreCalibration, Scores, both_genuine_llr
+from edgepin._decision.logistic import fit_logistic
 from edgepin._errors import BundleError, UsageError
-from edgepin._fusion import LLR_LIMIT, Fusion, JointModel, ScoreCalibration, Scores, both_genuine_llr
-from edgepin._logistic import fit_logistic
 
 from .simulated_people import World, balanced_cllr
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgepin._capture.image import check_image, decode_image
 from edgepin._errors import CaptureError, UsageError
-from edgepin._image import check_image, decode_image
 
 from .mutations import mutated
 

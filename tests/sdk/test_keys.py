@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgepin import _keys, _paths
+from edgepin import _paths
 from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
-from edgepin._keys import KeyFile, KeyProvider, MemoryKey
+from edgepin._store import keys as _keys
+from edgepin._store.keys import KeyFile, KeyProvider, MemoryKey
 
 
 def test_a_key_file_is_made_on_first_use_and_is_the_same_afterwards(tmp_path: Path) -> None:

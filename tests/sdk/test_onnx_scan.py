@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from edgepin import _onnx_scan
+from edgepin._bundle import onnx_scan as _onnx_scan
+from edgepin._bundle.onnx_operators import OPERATORS
+from edgepin._bundle.onnx_scan import DeclaredValue, check_self_contained, scan_model
 from edgepin._errors import BundleError
-from edgepin._onnx_operators import OPERATORS
-from edgepin._onnx_scan import DeclaredValue, check_self_contained, scan_model
 from edgepin_kernels import LogMelSpec, log_mel_onnx
 
 onnx = pytest.importorskip("onnx")

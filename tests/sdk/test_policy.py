@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepin._calibration import calibrate
+from edgepin._decision.calibration import calibrate
+from edgepin._decision.evidence import Evidence
+from edgepin._decision.fusion import Fusion, Scores
+from edgepin._decision.policy import Policy, ResolvedPolicy, Verdict, decide, resolve
 from edgepin._errors import PolicyError, UsageError
-from edgepin._evidence import Evidence
-from edgepin._fusion import Fusion, Scores
-from edgepin._policy import Policy, ResolvedPolicy, Verdict, decide, resolve
 
 from .simulated_people import KINDS, World
 

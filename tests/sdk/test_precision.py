@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepin import _precision as precision
-from edgepin._precision import Measured, MeasuredFor, PrecisionCache, measure
+from edgepin._runtime import precision
+from edgepin._runtime.precision import Measured, MeasuredFor, PrecisionCache, measure
 from edgepin_kernels import LogMelSpec
 
 KEY = MeasuredFor("a" * 64, "onnxruntime-cpu", "some processor (2 cores), ONNX Runtime 1.2")
@@ -158,7 +158,7 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
 
 
 def test_measuring_the_tiny_encoders_takes_less_than_half_a_second() -> None:
-    from edgepin._runtime import OnnxRuntime
+    from edgepin._runtime.runtime import OnnxRuntime
 
     from .conftest import DATA
 

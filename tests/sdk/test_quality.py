@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from edgepin._capture.quality import QualityLimits, check_face_crop, check_voice, face_quality, voice_quality
 from edgepin._errors import CaptureError, UsageError
-from edgepin._quality import QualityLimits, check_face_crop, check_voice, face_quality, voice_quality
 
 
 def speechlike(seconds: float = 3.0, level: float = 0.1) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edgepin import EdgePinError, EnvironmentFault
-from edgepin._cuda_device import CudaDevice
-from edgepin._runtime import PcmRuntime
-from edgepin._tensorrt_engine import TENSORRT_ATTRIBUTES
-from edgepin._tensorrt_runtime import TensorRtRuntime
+from edgepin._runtime.cuda_device import CudaDevice
+from edgepin._runtime.runtime import PcmRuntime
+from edgepin._runtime.tensorrt_engine import TENSORRT_ATTRIBUTES
+from edgepin._runtime.tensorrt_runtime import TensorRtRuntime
 from edgepin_kernels import LogMel, LogMelSpec
 from edgepin_kernels import _cuda as kernel
 

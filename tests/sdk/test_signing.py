@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgepin._bundle.signing import PublicKey, SigningKey, trust, trusted_keys
 from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
-from edgepin._signing import PublicKey, SigningKey, trust, trusted_keys
 
 # RFC 8032, 7.1, test 2: secret key, public key, one-byte message, signature.
 RFC_SECRET = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"

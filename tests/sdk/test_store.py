@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepin import _store_file
 from edgepin._errors import (
     AlreadyEnrolledError,
     EnvironmentFault,
@@ -24,8 +23,9 @@ from edgepin._errors import (
     UnknownSubjectError,
     UsageError,
 )
-from edgepin._keys import KeyFile, MemoryKey
-from edgepin._store import Store, Template
+from edgepin._store import file as _store_file
+from edgepin._store.keys import KeyFile, MemoryKey
+from edgepin._store.store import Store, Template
 
 KEY = MemoryKey(bytes(range(32)))
 DIGEST = "ab" * 32
@@ -375,8 +375,9 @@ def test_a_place_where_no_store_can_be_made_is_the_environments_fault(tmp_path: 
 def test_an_enrollment_survives_the_process_being_killed(path: Path) -> None:
     script = (
         "import os, sys, numpy as np\n"
-        "from edgepin._keys import MemoryKey\n"
-        "from edgepin._store import Store, Template\n"
+        "from edgepin._store.keys import MemoryKey\n"
+        "from edgepin._store.store import Store\n"
+        "from edgepin._store.template import Template\n"
         "ones = np.ones((1, 256), np.float32)\n"
         f"store = Store.open(sys.argv[1], MemoryKey(bytes(range(32))), {DIGEST!r})\n"
         "store.put('a', {'face': Template(ones, ones)})\n"

@@ -5,9 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from edgepin._errors import UsageError
-from edgepin._fused_trials import fused_trials
-from edgepin._trials import (
+from edgepin._decision.fused_trials import fused_trials
+from edgepin._decision.trials import (
     SOUND_SUFFIXES,
     Chimera,
     Trials,
@@ -17,6 +16,7 @@ from edgepin._trials import (
     read_trials,
     subject_of,
 )
+from edgepin._errors import UsageError
 
 
 def written(path, content):

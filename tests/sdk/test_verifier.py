@@ -29,7 +29,7 @@ from edgepin import (
     UsageError,
     Verifier,
 )
-from edgepin._fusion import Fusion
+from edgepin._decision.fusion import Fusion
 from edgepin._pipeline import Pipeline
 from edgepin._verifier import open_pipeline
 

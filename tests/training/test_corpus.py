@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgepin._capture.faces import FaceSpec
+from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin._errors import UsageError
-from edgepin._faces import FaceSpec
-from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin_training.corpus import (
     MIN_HELD_OUT,
     Corpus,

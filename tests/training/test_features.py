@@ -7,9 +7,9 @@ from typing import cast
 import numpy as np
 import pytest
 
-from edgepin._faces import FaceSpec, HaarFinder
+from edgepin._capture.faces import FaceSpec, HaarFinder
 from edgepin._pipeline import Pipeline, Timings
-from edgepin._runtime import Runtime
+from edgepin._runtime.runtime import Runtime
 from edgepin_kernels import LogMelSpec
 from edgepin_training.config import TrainConfig
 from edgepin_training.corpus import Corpus, Modality

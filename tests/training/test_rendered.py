@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgepin._capture.faces import Face, FaceSpec, HaarFinder, align
 from edgepin._errors import UsageError
-from edgepin._faces import Face, FaceSpec, HaarFinder, align
 from edgepin.metrics import eer
 from edgepin_kernels import LogMel, LogMelSpec
 from edgepin_training import rendered

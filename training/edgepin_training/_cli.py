@@ -106,7 +106,7 @@ def train(
             "no faces or no voices to train on", hint="give --data, or both --faces and --voices"
         )
 
-    from edgepin._trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+    from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 
     from .corpus import Corpus, hold_out, list_captures, load_faces, load_voices, match_people, read_pairs
     from .trainer import train as run

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepin._capture.faces import FaceSpec
 from edgepin._errors import UsageError
-from edgepin._faces import FaceSpec
 from edgepin_kernels import LogMelSpec
 
 if sys.version_info >= (3, 11):

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._audio import load_voice
+from edgepin._capture.audio import load_voice
+from edgepin._capture.faces import FaceSpec, HaarFinder, find_and_align, resize_crop
+from edgepin._capture.image import decode_image
 from edgepin._errors import CaptureError, UsageError
-from edgepin._faces import FaceSpec, HaarFinder, find_and_align, resize_crop
-from edgepin._image import decode_image
 
 MIN_HELD_OUT = 10
 Progress = Callable[[str, int, int], None]

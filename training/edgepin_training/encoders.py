@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgepin._manifest import EMBEDDING_DIM
+from edgepin._bundle.manifest import EMBEDDING_DIM
 
 
 def channels(count: int, width: float) -> int:

@@ -39,8 +39,8 @@ def inspect(path: Path, as_json: bool) -> None:
       edgepin bundle inspect site.pin
       edgepin bundle inspect site.pin --json | jq .evidence
     """
-    from .._bundle import Bundle
-    from .._bundle_report import describe_bundle
+    from .._bundle.bundle import Bundle
+    from .._bundle.report import describe_bundle
 
     about = describe_bundle(Bundle.open(path, allow_unsigned=True))
     if as_json:
@@ -71,8 +71,8 @@ def verify(path: Path, allow_unsigned: bool, as_json: bool) -> None:
       edgepin bundle verify site.pin
       edgepin bundle verify site.pin --json | jq -r .failed
     """
-    from .._bundle_report import verify_bundle
-    from .._signing import how_to_trust
+    from .._bundle.report import verify_bundle
+    from .._bundle.signing import how_to_trust
 
     result = verify_bundle(path)
     good = result.intact and (result.trusted or allow_unsigned)
@@ -109,9 +109,9 @@ def sign(path: Path, key: Path | None, out: Path | None, as_json: bool) -> None:
       edgepin bundle sign site.pin
       edgepin bundle sign vendor.pin --key our.key --out ours.pin
     """
-    from .._bundle import sign_bundle
-    from .._bundle_report import verify_bundle
-    from .._signing import SigningKey, trusted_keys
+    from .._bundle.bundle import sign_bundle
+    from .._bundle.report import verify_bundle
+    from .._bundle.signing import SigningKey, trusted_keys
 
     found = verify_bundle(path)
     if found.error is not None:
@@ -156,9 +156,9 @@ def trust(path: Path, yes: bool, as_json: bool) -> None:
       edgepin bundle trust signing.pub
       edgepin bundle trust signing.pub --yes
     """
+    from .._bundle.signing import PublicKey, trusted_keys
+    from .._bundle.signing import trust as trust_key
     from .._errors import UsageError
-    from .._signing import PublicKey, trusted_keys
-    from .._signing import trust as trust_key
 
     key = PublicKey.load(path)
     known = key.key_id in trusted_keys()

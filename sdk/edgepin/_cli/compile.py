@@ -13,7 +13,7 @@ from .console import Progress, emit_json, exit_codes, say
 from .options import FILE
 
 if TYPE_CHECKING:
-    from .._engine_jobs import Job, Outcome
+    from .._runtime.engine_jobs import Job, Outcome
 
 
 @click.command("compile")
@@ -79,10 +79,10 @@ def compile_engines(
     Example:
       edgepin compile site.pin --precision fp16 --precision int8
     """
-    from .. import _engine_jobs as jobs
-    from .._bundle import Bundle
-    from .._engine_cache import EngineCache
-    from .._tensorrt_api import load_tensorrt
+    from .._bundle.bundle import Bundle
+    from .._runtime import engine_jobs as jobs
+    from .._runtime.engine_cache import EngineCache
+    from .._runtime.tensorrt_api import load_tensorrt
 
     options = jobs.CompileOptions(
         precisions=() if "all" in precisions else precisions,

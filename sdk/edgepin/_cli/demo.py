@@ -41,9 +41,9 @@ def demo(
     Exits with 1 if strangers or half-forged attempts get through more often than the policy promises.
     """
     from .. import _demo
-    from .._bundle import Bundle
+    from .._bundle.bundle import Bundle
     from .._errors import UsageError
-    from .._keys import KeyFile
+    from .._store.keys import KeyFile
     from .._verifier import Verifier
 
     path = find_bundle(bundle)

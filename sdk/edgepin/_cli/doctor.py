@@ -17,7 +17,7 @@ from .hardware import Machine, survey
 from .options import FILE
 
 if TYPE_CHECKING:
-    from .._bundle import Bundle
+    from .._bundle.bundle import Bundle
 
 # What each role of a machine needs, by the name it is imported under.
 PACKAGES = {
@@ -76,14 +76,14 @@ def _machine() -> dict[str, Any]:
 
 
 def _open(path: Path | None) -> Bundle | None:
-    from .._bundle import Bundle
+    from .._bundle.bundle import Bundle
 
     return None if path is None else Bundle.open(path, allow_unsigned=True)
 
 
 def _tensorrt() -> dict[str, Any]:
     from .._errors import EnvironmentFault
-    from .._tensorrt_api import load_tensorrt
+    from .._runtime.tensorrt_api import load_tensorrt
 
     try:
         tensorrt = load_tensorrt()
@@ -94,7 +94,7 @@ def _tensorrt() -> dict[str, Any]:
 
 def _providers() -> list[str]:
     from .._errors import EnvironmentFault
-    from .._runtime import import_onnxruntime
+    from .._runtime.runtime import import_onnxruntime
 
     try:
         return list(import_onnxruntime().get_available_providers())
@@ -118,8 +118,8 @@ def _roles() -> dict[str, Any]:
 
 def _runtime(bundle: Bundle | None, allow_unsigned: bool, found: dict[str, Any]) -> dict[str, Any]:
     """Which backend and precision will run, and why not a better one."""
+    from .._capture.faces import HaarFinder
     from .._errors import EnvironmentFault
-    from .._faces import HaarFinder
 
     ready, mend = True, None
     try:
@@ -154,9 +154,9 @@ _NOTHING_KNOWN: dict[str, Any] = {
 
 def _opened(bundle: Bundle) -> dict[str, Any]:
     """What runs, by opening it as a verifier would."""
-    from .._backends import close_runtime, open_runtime
     from .._errors import EdgePinError
-    from .._runtime import PcmRuntime
+    from .._runtime.backends import close_runtime, open_runtime
+    from .._runtime.runtime import PcmRuntime
 
     try:
         opened = open_runtime(bundle)
@@ -180,7 +180,7 @@ def _expected(found: dict[str, Any], why: str) -> dict[str, Any]:
 
 
 def _engines() -> dict[str, Any]:
-    from .._engine_cache import default_folder
+    from .._runtime.engine_cache import default_folder
 
     folder = default_folder()
     sizes = [path.stat().st_size for path in folder.glob("*.engine")] if folder.is_dir() else []
@@ -243,7 +243,7 @@ def _version(name: str) -> str:
 
 def _print(findings: dict[str, Any]) -> None:
     """What runs first, then what it could be, then everything else."""
-    from .._backends import PassedOver, together
+    from .._runtime.backends import PassedOver, together
 
     runtime = findings["runtime"]
     click.echo(f"runs     {_what_runs(runtime)}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .._bundle import Bundle
+    from .._bundle.bundle import Bundle
     from .._pipeline import Embedding, Pipeline
     from ..evaluation import FusedScores
 
@@ -89,8 +89,8 @@ def verification(
     Example:
       edgepin evaluate verification --modality voice --root eval --trials voice.txt --seconds 3 --bundle site.pin --json
     """
-    from .._backends import open_runtime
-    from .._bundle import Bundle
+    from .._bundle.bundle import Bundle
+    from .._runtime.backends import open_runtime
     from .._verifier import make_pipeline
 
     opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
@@ -173,8 +173,8 @@ def _fused(
     """EER of the fused LLR on the trials, and what the bundle's default policy does to every kind of attempt."""
     import numpy as np
 
-    from .._fusion import Fusion
-    from .._policy import Policy, decide, resolve
+    from .._decision.fusion import Fusion
+    from .._decision.policy import Policy, decide, resolve
     from ..evaluation import (
         embed_captures,
         fused_scores,
@@ -221,7 +221,7 @@ def _fused(
 
 
 def _each(scores: FusedScores) -> Any:
-    from .._fusion import Scores
+    from .._decision.fusion import Scores
 
     for row in zip(scores.face, scores.voice, scores.face_voice, scores.voice_face, strict=True):
         yield Scores(*(float(value) for value in row))

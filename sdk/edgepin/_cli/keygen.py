@@ -30,8 +30,8 @@ def keygen(out: Path | None, as_json: bool) -> None:
       edgepin keygen
       edgepin keygen --out /media/usb/release.key
     """
+    from .._bundle.signing import SigningKey
     from .._paths import signing_key_path
-    from .._signing import SigningKey
 
     path = signing_key_path() if out is None else out / "signing.key" if out.is_dir() else out
     key = SigningKey.create(path.absolute())

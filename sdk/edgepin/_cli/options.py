@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from .._backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS
-from .._bundle import Bundle
+from .._bundle.bundle import Bundle
+from .._capture.faces import FaceFinder, HaarFinder, YuNetFinder
+from .._decision.policy import Policy
 from .._errors import BundleNotFoundError
-from .._faces import FaceFinder, HaarFinder, YuNetFinder
-from .._policy import Policy
+from .._runtime.backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS
 from .._verifier import Verifier
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +119,7 @@ def open_verifier(
     policy: Policy | None = None,
     store_must_exist: bool = False,
 ) -> Verifier:
-    from .._keys import KeyFile
+    from .._store.keys import KeyFile
 
     opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
     return Verifier.open(

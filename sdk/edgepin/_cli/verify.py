@@ -54,8 +54,8 @@ def verify(
     Example:
       edgepin verify badge-0042 --face now.jpg --voice now.wav --bundle site.pin --json
     """
+    from .._decision.policy import Policy
     from .._errors import UsageError
-    from .._policy import Policy
 
     if face is None and voice is None:
         raise UsageError("nothing to verify with", hint="give --face, --voice, or both")

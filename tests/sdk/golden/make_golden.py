@@ -13,10 +13,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from edgepin._bundle import write_bundle
-from edgepin._crop import FaceSpec
-from edgepin._manifest import Manifest
-from edgepin._signing import SigningKey
+from edgepin._bundle.bundle import write_bundle
+from edgepin._bundle.manifest import Manifest
+from edgepin._bundle.signing import SigningKey
+from edgepin._capture.crop import FaceSpec
 from edgepin_kernels import LogMelSpec
 
 from ..tiny_onnx import encoder
