@@ -206,12 +206,13 @@ def _log_mel() -> dict[str, Any]:
 
 
 def _places() -> dict[str, Any]:
-    from .._paths import config_dir, enrollments_path, store_key_path, trusted_dir
+    from .._paths import config_dir, enrollments_path, trusted_dir
+    from .._store.tiers import describe_key
 
     return {
         "config": str(config_dir()),
         "store": {"path": str(enrollments_path()), "exists": enrollments_path().exists()},
-        "key": {"path": str(store_key_path()), "exists": store_key_path().exists(), "tier": "file"},
+        "key": describe_key(),
         "trusted_keys": len(list(trusted_dir().glob("*.pub"))) if trusted_dir().is_dir() else 0,
     }
 
@@ -273,9 +274,10 @@ def _print(findings: dict[str, Any]) -> None:
     click.echo(f"engines  {engines['count']}, {engines['bytes'] / (1 << 20):.1f} MiB, in {engines['folder']}")
     store, key = findings["store"], findings["key"]
     click.echo(f"store    {store['path']} ({'there' if store['exists'] else 'made at first enrollment'})")
-    click.echo(
-        f"key      {key['path']} ({'there' if key['exists'] else 'made at first use'}), tier: {key['tier']}"
-    )
+    there = {None: "", True: " (there)", False: " (made at first use)"}[key["exists"]]
+    click.echo(f"key      {key['path'] or key['key']}{there}, tier: {key['tier']}")
+    if key["better"] is not None:
+        say(f"         this machine has better, tier {key['better']['tier']}: {key['better']['mend']}")
     click.echo(f"trust    {findings['trusted_keys']} public keys of other machines, and this machine's own")
     bundle = findings["bundle"]
     if bundle["path"] is None:

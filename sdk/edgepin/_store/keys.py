@@ -1,13 +1,15 @@
 """Where the key comes from that locks a store.
 
-A store's own random data key is wrapped by the provider's key. A TPM, a systemd credential or a key server
-can stand in for the file here: anything with `key_id` and `key()` will do.
+A store's own random data key is wrapped by the provider's key. Here are the simplest providers; a TPM (`tpm`), a systemd
+credential (`credential`) and a passphrase (`passphrase`) have files of their own. A key server can stand in too: anything
+with `key_id`, `key()` and `tier` will do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +31,11 @@ class KeyProvider(Protocol):
         """The 32 bytes. May take time or ask for something; a store calls it once, when it is opened."""
         ...
 
+    @property
+    def tier(self) -> str:
+        """What stands behind the key: `tpm`, `systemd`, `passphrase`, `file` or `memory`."""
+        ...
+
 
 class MemoryKey:
     """A key that the caller holds. `key_id` is derived from it, without telling it."""
@@ -46,6 +53,10 @@ class MemoryKey:
     def key_id(self) -> str:
         """16 hex digits."""
         return self._key_id
+
+    @property
+    def tier(self) -> str:
+        return "memory"
 
     def key(self) -> bytes:
         """The 32 bytes."""
@@ -78,10 +89,49 @@ class KeyFile(MemoryKey):
                 ) from None
             create_once(path, secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
             data = read_secret(path)  # another process may have been first: its key is the one
-        super().__init__(_parse(path, data))
+        super().__init__(parse_key(path, data))
+
+    @property
+    def tier(self) -> str:
+        return "file"
 
 
-def _parse(path: Path, data: bytes) -> bytes:
+def open_key(
+    text: str, *, create: bool = True, ask: Callable[[], str] | None = None, timeout: float = 10.0
+) -> KeyProvider:
+    """The provider that a text names: `tpm`, `tpm:0x81…`, `systemd:NAME`, `passphrase:FILE` or `file:PATH`.
+
+    Args:
+        text: as above; the number is a persistent handle of the TPM.
+        create: make a key where there is none. Pass False where a store exists already: a new key cannot open it.
+        ask: gives the passphrase where neither `EDGEPIN_PASSPHRASE_FILE` nor a systemd credential does.
+        timeout: seconds that one command of the TPM may take.
+
+    Raises `UsageError` for another text or a wrong passphrase, `EnvironmentFault` and `IntegrityError` as the
+    providers do.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "file" and rest:
+        return KeyFile(rest, create)
+    if kind == "tpm" and (rest or text == kind):
+        from .tpm import DEFAULT_HANDLE, TpmKey, parse_handle
+
+        return TpmKey(parse_handle(rest) if rest else DEFAULT_HANDLE, create=create, timeout=timeout)
+    if kind == "systemd" and rest:
+        from .credential import SystemdCredential
+
+        return SystemdCredential(rest)
+    if kind == "passphrase" and rest:
+        from .passphrase import PassphraseFile, find_passphrase
+
+        return PassphraseFile(rest, find_passphrase(ask), create=create)
+    raise UsageError(
+        f"{text!r} names no key", hint="tpm, tpm:0x81…, systemd:NAME, passphrase:FILE or file:PATH"
+    )
+
+
+def parse_key(place: object, data: bytes) -> bytes:
+    """The key of a file's bytes, 64 hex digits and a newline. Raises `IntegrityError`."""
     try:
         key = bytes.fromhex(data.decode("ascii"))
         if data == key.hex().encode() + b"\n" and len(key) == KEY_BYTES:
@@ -89,5 +139,5 @@ def _parse(path: Path, data: bytes) -> bytes:
     except ValueError:
         pass
     raise IntegrityError(
-        f"{path} does not hold a key", hint="restore it from a backup; without it the store stays locked"
+        f"{place} does not hold a key", hint="restore it from a backup; without it the store stays locked"
     )

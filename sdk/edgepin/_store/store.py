@@ -1,35 +1,49 @@
-"""Enrollments at rest: one encrypted record for each modality of each subject, and one for consent.
+"""Enrollments at rest: a random key for each person, and under it one encrypted record for each modality, the consent
+and the dates.
 
-Subject ids are readable in the file; templates and consent are not. An altered, swapped, removed, added or
-aged record is noticed. What is not noticed is a whole older copy of the file put back in its place: that
-needs a counter outside the file.
+Subject ids are readable in the file; templates and consent are not. An altered, swapped, removed, added or aged
+record is noticed: what is there, on opening; what is in it, when it is read (`verify` reads everything). What was
+erased stays erased when an older copy comes back (`tombstones`); that nothing else of an older copy comes back needs
+a counter outside the file (`counter`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any
 
-from .._bundle.manifest import MODALITIES
-from .._errors import AlreadyEnrolledError, EnvironmentFault, StoreError, UnknownSubjectError, UsageError
+import numpy as np
+
+from .._bundle.manifest import EMBEDDING_DIM, MODALITIES
+from .._errors import AlreadyEnrolledError, UnknownSubjectError, UsageError
 from . import file as _store_file
-from .envelope import Envelope, RecordName
+from .consent import Consent
+from .counter import MonotonicCounter
+from .envelope import Person, Sealed
 from .keys import KeyProvider
-from .template import Template, check_subject, pack_template, pack_text, unpack_template
+from .ledger import Ledger, is_a
+from .opening import open_ledger
+from .records import CONSENT, TEMPLATE, Records, new_records, opened, to_json, with_captures
+from .template import Embeddings, Template, check_subject, pack_template, unpack_means, unpack_template
+from .tombstones import ErasureJournal
 
-_TEMPLATE, _CONSENT = "template", "consent"
-_SHA256 = re.compile("[0-9a-f]{64}")
-_META = ("bundle_digest", "index_tag", "key_id", "wrapped_key")
+if TYPE_CHECKING:
+    from .backup import Restored
 
-_T = TypeVar("_T")
+
+@dataclass(frozen=True)
+class StoreReport:
+    """What `Store.verify` found in a store that is sound."""
+
+    people: int
+    records: int
+    tombstones: int
+    journal_damaged: int
+    """Lines of the journal of erasures that are not what was written; the store has them itself."""
 
 
 class Store:
@@ -40,170 +54,293 @@ class Store:
     cannot be used now.
     """
 
-    def __init__(
-        self, path: Path, connection: sqlite3.Connection, envelope: Envelope, read_only: bool
-    ) -> None:
+    def __init__(self, path: Path, ledger: Ledger) -> None:
         self.path = path
-        self._connection: sqlite3.Connection | None = connection
-        self._envelope = envelope
-        self._read_only = read_only
-        self._lock = threading.RLock()
-        self._index: dict[RecordName, bytes] = {}
-        self._verified: int | None = None
+        self._ledger = ledger
+        self._journal = ErasureJournal(path, ledger.envelope.journal_key)
 
     @classmethod
     def open(
         cls,
         path: str | Path,
         key_provider: KeyProvider,
-        bundle_digest: str,
+        bundle_digest: str | None,
         *,
         read_only: bool = False,
         must_exist: bool = False,
         timeout: float = 5.0,
+        counter: MonotonicCounter | None = None,
     ) -> Store:
         """Opens the store of one bundle, and makes it first (mode 0600) if there is none.
 
+        A store of an older schema is migrated. People whom the journal of erasures names are erased again.
+
         Args:
-            path: the file; beside it `-wal` and `-shm` files come and go.
+            path: the file; beside it `-wal` and `-shm` files come and go, and `.erased` stays.
             key_provider: the key that locks the store; asked once, here.
-            bundle_digest: `Bundle.digest`. Templates of one bundle mean nothing to another.
+            bundle_digest: `Bundle.digest`. Templates of one bundle mean nothing to another. None opens an existing
+                store of any bundle: to keep house, not to verify.
             read_only: change nothing; the store must exist.
             must_exist: do not make one.
             timeout: seconds to wait for another process that writes.
+            counter: what the store is bound to against being rolled back; a new store is bound to it.
 
         Raises:
-            StoreError: it is damaged or altered, was made for another bundle, or is locked with another key.
+            StoreError: it is damaged or altered, was rolled back, was made for another bundle, or is locked with
+                another key.
             EnvironmentFault: it is missing and may not be made, or cannot be read or written.
         """
         path = Path(path)
-        if not isinstance(bundle_digest, str) or not _SHA256.fullmatch(bundle_digest):
-            raise UsageError("a bundle's digest is 64 hex digits")
-        if not _store_file.check_place(path):
-            if must_exist or read_only:
-                raise EnvironmentFault(
-                    f"there is no store at {path}", hint="enroll someone first, or name the store's file"
-                )
-            envelope, wrapped = Envelope.create(key_provider, _store_file.SCHEMA_VERSION, bundle_digest)
-            _store_file.create(
-                path,
-                {
-                    "bundle_digest": bundle_digest.encode(),
-                    "index_tag": envelope.index_tag([]),
-                    "key_id": key_provider.key_id.encode(),
-                    "wrapped_key": wrapped,
-                },
-            )
-        connection = _store_file.connect(path, read_only=read_only, timeout=timeout)
-        try:
-            with _store_file.sqlite_errors(path):
-                envelope = _unlock(connection, key_provider, bundle_digest)
-            store = cls(path, connection, envelope, read_only)
-            with store._transaction():
-                pass
-        except BaseException:
-            connection.close()
-            raise
-        return store
+        ledger = open_ledger(
+            path,
+            key_provider,
+            bundle_digest,
+            read_only=read_only,
+            must_exist=must_exist,
+            timeout=timeout,
+            counter=counter,
+        )
+        return cls(path, ledger)
+
+    @property
+    def store_id(self) -> str:
+        """32 hex digits, drawn at its creation; every record is bound to it."""
+        return self._ledger.envelope.place.store_id
+
+    @property
+    def bundle_digest(self) -> str:
+        """The digest of the bundle that it was made for."""
+        return self._ledger.envelope.place.bundle_digest
+
+    @property
+    def version(self) -> int:
+        """Another number whenever somebody was enrolled, changed or erased: for what is kept of it in memory."""
+        with self._ledger.transaction():
+            return self._ledger.index.total
+
+    def derive_key(self, purpose: str) -> bytes:
+        """32 bytes for another file that belongs to this store, one key for each purpose; the same after `rotate`."""
+        return self._ledger.envelope.derive_key(purpose)
 
     def put(
         self,
         subject: str,
         templates: Mapping[str, Template],
-        consent: str | None = None,
+        consent: Consent | str | None = None,
         *,
         replace: bool = False,
+        expires: float | None = None,
     ) -> None:
         """Keeps all templates of a subject and the consent given, or nothing of it.
 
         Args:
             subject: see `check_subject`.
             templates: by modality, `face` or `voice`; at least one.
-            consent: what was agreed to, in the integrator's words.
-            replace: first erase what is kept of the subject, consent included.
+            consent: what was agreed to; plain text counts as given now.
+            replace: first erase what is kept of the subject, consent included. An older copy of the store does not
+                bring it back either.
+            expires: when a consent given as text runs out, in Unix seconds.
 
         Raises:
             AlreadyEnrolledError: the subject has templates and `replace` is False.
             UsageError: an argument cannot be right.
         """
         check_subject(subject)
-        plain = {
-            RecordName(subject, modality, _TEMPLATE): pack_template(modality, template)
-            for modality, template in templates.items()
-        }
-        if not plain:
-            raise UsageError("an enrollment needs at least one template")
-        if consent is not None:
-            plain[RecordName(subject, "", _CONSENT)] = pack_text(consent)
-        sealed = {name: self._envelope.seal(name, data) for name, data in plain.items()}
-        with self._transaction(write=True) as connection:
-            old = [name for name in self._index if name.subject == subject]
-            if old and not replace:
-                raise AlreadyEnrolledError(
-                    f"{subject!r} is already enrolled", hint="choose another id, or replace the enrollment"
-                )
-            connection.execute("DELETE FROM record WHERE subject = ?", (subject,))
-            connection.executemany(
-                "INSERT INTO record VALUES (?, ?, ?, ?)", [(*name, data) for name, data in sealed.items()]
-            )
-            self._reindex(connection, old, sealed)
-        if old:
-            self._forget()
+        now = int(time.time())
+        plain = new_records(templates, Consent.of(consent, expires), now)
+        erased = {}
+        with self._ledger.transaction(write=True):
+            if subject in self._ledger.index:
+                if not replace:
+                    raise AlreadyEnrolledError(
+                        f"{subject!r} is already enrolled",
+                        hint="choose another id, or replace the enrollment",
+                    )
+                erased = {self._ledger.erase(subject, now): now}
+            person, key = self._ledger.envelope.new_person(subject)
+            self._ledger.write(person, [key.seal(*name, data) for name, data in plain.items()])
+        self._erased(erased)
+
+    def append(self, subject: str, templates: Mapping[str, Template]) -> None:
+        """Adds captures to the templates of an enrolled subject; a modality that is not there begins with them.
+
+        Raises `UnknownSubjectError` if nothing is kept, `UsageError` if a template would have too many captures.
+        """
+        check_subject(subject)
+        for modality, template in templates.items():
+            pack_template(modality, template)
+        if not templates:
+            raise UsageError("there is nothing to add")
+        with self._ledger.transaction(write=True):
+            person, records = self._known(subject)
+            key = self._ledger.envelope.open_person(person)
+            self._ledger.write(person, with_captures(key, records, templates, int(time.time())))
 
     def get(self, subject: str) -> dict[str, Template] | None:
         """The templates of a subject by modality, read-only arrays; None if there are none."""
-        check_subject(subject)
-        with self._transaction() as connection:
-            records = {
-                modality: self._record(connection, RecordName(subject, modality, _TEMPLATE))
-                for modality in MODALITIES
-            }
-            return {
-                modality: unpack_template(data) for modality, data in records.items() if data is not None
-            } or None
+        found = self._open(subject, TEMPLATE)
+        if found is None:
+            return None
+        return {modality: unpack_template(found[modality, TEMPLATE]) for modality, _ in sorted(found)}
 
-    def consent(self, subject: str) -> str | None:
+    def consent(self, subject: str) -> Consent | None:
         """What the subject agreed to; None if nothing is kept."""
-        check_subject(subject)
-        with self._transaction() as connection:
-            data = self._record(connection, RecordName(subject, "", _CONSENT))
-            return None if data is None else data.decode()
+        found = self._open(subject, CONSENT)
+        return Consent.unpack(found["", CONSENT]) if found else None
+
+    def export(self, subject: str) -> dict[str, Any]:
+        """Everything that is kept of a subject, for JSON: templates in Base64, consent, dates.
+
+        Raises `UnknownSubjectError` if nothing is.
+        """
+        found = self._open(subject, None)
+        if found is None:
+            raise UnknownSubjectError(f"{subject!r} is not enrolled")
+        return {
+            "subject": subject,
+            "store_id": self.store_id,
+            "bundle_digest": self.bundle_digest,
+            **to_json(found),
+        }
+
+    def means(self, modality: str) -> tuple[list[str], Embeddings, Embeddings]:
+        """The subjects with this modality, sorted, and for each the mean of its rows: identity and pin.
+
+        Float32 `(n, 256)` each. The mean is not brought to unit length, so that its product with a probe is the mean
+        of the probe's cosines.
+        """
+        if modality not in MODALITIES:
+            raise UsageError(f"there is no modality {modality!r}", hint=f"choose {' or '.join(MODALITIES)}")
+        subjects: list[str] = []
+        rows: list[Embeddings] = []
+        with self._ledger.transaction() as connection:
+            self._ledger.verify_again()
+            for subject, key_id, wrapped, seal, body in connection.execute(
+                "SELECT subject, key_id, wrapped, seal, body FROM person JOIN record USING (subject) "
+                "WHERE modality = ? AND kind = ? ORDER BY subject",
+                (modality, TEMPLATE),
+            ):
+                key = self._ledger.envelope.open_person(Person(subject, key_id, wrapped))
+                record = Sealed(modality, TEMPLATE, seal, is_a(bytes, body))
+                subjects.append(subject)
+                rows.append(unpack_means(key.unseal(record)))
+        stacked = np.stack(rows) if rows else np.empty((0, 2, EMBEDDING_DIM), np.float32)
+        return subjects, np.ascontiguousarray(stacked[:, 0]), np.ascontiguousarray(stacked[:, 1])
 
     def delete(self, subject: str) -> None:
-        """Erases all that is kept of a subject. Raises `UnknownSubjectError` if nothing is.
+        """Erases all that is kept of a subject: key, records, id. Raises `UnknownSubjectError` if nothing is.
 
         The bytes are overwritten in the file, and in the write-ahead log unless another process is reading
-        just now: then at the next close.
+        just now: then at the next close. An older copy of the store does not bring the subject back as long as the
+        journal `<store>.erased` is beside it.
         """
         check_subject(subject)
-        with self._transaction(write=True) as connection:
-            old = [name for name in self._index if name.subject == subject]
-            if not old:
-                raise UnknownSubjectError(f"{subject!r} is not enrolled")
-            connection.execute("DELETE FROM record WHERE subject = ?", (subject,))
-            self._reindex(connection, old, {})
-        self._forget()
+        self._delete(lambda: [self._known(subject)[0].subject])
+
+    def run_out(self, now: float) -> list[str]:
+        """Whose consent has run out at `now` (Unix seconds), sorted."""
+        with self._ledger.transaction():
+            return sorted(self._run_out(now))
+
+    def expire(self, now: float) -> list[str]:
+        """Erases all whose consent has run out at `now` (Unix seconds), and says whom, sorted."""
+        return self._delete(lambda: self._run_out(now))
+
+    def purge(self) -> list[str]:
+        """Erases everybody, and says whom, sorted. The empty store stays, and so do its tombstones."""
+        return self._delete(lambda: self._ledger.index.subjects)
 
     def subjects(self) -> list[str]:
         """The ids of all who have templates, sorted."""
-        with self._transaction():
-            return sorted({name.subject for name in self._index})
+        with self._ledger.transaction():
+            return sorted(self._ledger.index.subjects)
 
     def count(self) -> int:
         """How many have templates."""
-        return len(self.subjects())
+        with self._ledger.transaction():
+            return len(self._ledger.index)
+
+    def rotate(self, new_provider: KeyProvider, *, data_key: bool = False) -> None:
+        """Locks the store with another key: 32 bytes are wrapped anew, and the old key no longer opens it.
+
+        Args:
+            new_provider: the key to open it with from now on. Older copies still need the older key.
+            data_key: also draw another data key and wrap every person's key anew, so that who had an older copy and
+                the older key cannot read who is enrolled from now on. `derive_key` stays the same.
+        """
+        with self._ledger.lock:
+            with self._ledger.transaction(write=True):
+                envelope = self._ledger.rewrap(new_provider, data_key=data_key)
+            self._ledger.envelope = envelope
+            self._ledger.checkpoint()
+
+    def bind_counter(self, counter: MonotonicCounter) -> None:
+        """Binds the store, as it is now, to a counter: from now on it opens with it, and no older copy does."""
+        self._ledger.bind_counter(counter)
+
+    def verify(self) -> StoreReport:
+        """Reads everything there is: pages, index, every record. Raises `StoreError` at the first that is wrong."""
+        records = 0
+        with self._ledger.transaction() as connection:
+            _store_file.check_pages(connection, self.path)
+            self._ledger.verify_again()
+            subjects = sorted(self._ledger.index.subjects)
+            for subject in subjects:
+                person, found = self._known(subject)
+                key = self._ledger.envelope.open_person(person)
+                for record in found:
+                    key.unseal(record)
+                records += len(found)
+            tombstones = len(self._ledger.tombstones())
+        return StoreReport(len(subjects), records, tombstones, self._journal.read().damaged)
+
+    def backup(self, path: str | Path, key_provider: KeyProvider | None = None) -> None:
+        """Writes a whole copy, of one moment, while the store is in use: a file of mode 0600.
+
+        Args:
+            path: where; nothing may be there.
+            key_provider: lock the copy with this key, such as a passphrase kept elsewhere, rather than the store's.
+                A copy locked with a TPM's key opens only on that machine.
+        """
+        from .backup import write_backup
+
+        write_backup(self._ledger, Path(path), key_provider)
+
+    @staticmethod
+    def restore(
+        backup: str | Path,
+        path: str | Path,
+        key_provider: KeyProvider,
+        bundle_digest: str | None,
+        *,
+        backup_key: KeyProvider | None = None,
+        counter: MonotonicCounter | None = None,
+        timeout: float = 5.0,
+    ) -> Restored:
+        """Puts a backup into the place of the store at `path`, without those who were erased since.
+
+        Who was erased is known from the store in that place, if there is one, and from `<path>.erased`. Everybody
+        enrolled since the backup is gone. No other program may have the store open.
+
+        Args:
+            backup: the copy; it is not changed.
+            path: the store; the present one is replaced.
+            key_provider: the key of the present store and of the restored one.
+            bundle_digest: as in `open`.
+            backup_key: the key of the backup, if it is another one.
+            counter: what the restored store is bound to; this is how an older store is accepted knowingly.
+
+        Raises `StoreError` if either store does not open, or they are two different stores.
+        """
+        from .backup import restore
+
+        return restore(
+            Path(backup), Path(path), key_provider, bundle_digest, backup_key, counter, timeout=timeout
+        )
 
     def close(self) -> None:
         """Moves everything into the one file and closes it. Closing twice is fine."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is None:
-                return
-            try:
-                if not self._read_only:
-                    self._checkpoint(connection)
-            finally:
-                connection.close()
+        self._ledger.close()
 
     def __enter__(self) -> Store:
         return self
@@ -213,120 +350,41 @@ class Store:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction, on records verified within it. The index in memory follows the file's."""
-        with self._lock, _store_file.sqlite_errors(self.path):
-            if self._connection is None:
-                raise UsageError("the store is closed")
-            if write and self._read_only:
-                raise UsageError("the store was opened to be read only")
-            connection, index = self._connection, self._index
-            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            try:
-                self._verify(connection)
-                index = self._index
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                self._index = index
-                # SQLite itself has already rolled back after some errors, a full disk for one.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _verify(self, connection: sqlite3.Connection) -> None:
-        """Holds every record against the index, unless nobody else has written since that was last done."""
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if version == self._verified:
-            return
-        index = {}
-        for subject, modality, kind, sealed in connection.execute(
-            "SELECT subject, modality, kind, sealed FROM record"
-        ):
-            index[RecordName(_is(str, subject), _is(str, modality), _is(str, kind))] = hashlib.sha256(
-                _is(bytes, sealed)
-            ).digest()
-        tag = _meta(connection)["index_tag"]
-        if not hmac.compare_digest(tag, self._envelope.index_tag(index.items())):
-            raise StoreError(
-                "the store was altered: its records are not those that were put into it",
-                hint="restore the store from a backup",
-            )
-        self._index, self._verified = index, version
-
-    def _record(self, connection: sqlite3.Connection, name: RecordName) -> bytes | None:
-        row = connection.execute(
-            "SELECT sealed FROM record WHERE subject = ? AND modality = ? AND kind = ?", name
-        ).fetchone()
-        expected = self._index.get(name)
-        if row is None and expected is None:
+    def _open(self, subject: str, kind: str | None) -> Records | None:
+        """The open records of a kind, or all, by modality and kind; None if the subject has none."""
+        check_subject(subject)
+        with self._ledger.transaction():
+            found = self._ledger.find(subject)
+            envelope = self._ledger.envelope
+        if found is None:
             return None
-        # Also when nobody wrote through SQLite: the bytes on the disk may have changed all the same.
-        if row is None or expected is None or hashlib.sha256(_is(bytes, row[0])).digest() != expected:
-            raise StoreError(
-                "the store was altered while it was open", hint="restore the store from a backup"
-            )
-        return self._envelope.unseal(name, row[0])
+        return opened(envelope.open_person(found[0]), found[1], kind)
 
-    def _reindex(
-        self, connection: sqlite3.Connection, old: list[RecordName], new: Mapping[RecordName, bytes]
-    ) -> None:
-        index = {name: digest for name, digest in self._index.items() if name not in old}
-        index.update((name, hashlib.sha256(data).digest()) for name, data in new.items())
-        connection.execute(
-            "UPDATE meta SET value = ? WHERE name = 'index_tag'", (self._envelope.index_tag(index.items()),)
-        )
-        self._index = index
+    def _known(self, subject: str) -> tuple[Person, list[Sealed]]:
+        found = self._ledger.find(subject)
+        if found is None:
+            raise UnknownSubjectError(f"{subject!r} is not enrolled")
+        return found
 
-    def _forget(self) -> None:
-        """After an erasure: what was erased must not live on in the write-ahead log."""
-        with self._lock:
-            if self._connection is not None:
-                self._checkpoint(self._connection)
+    def _delete(self, choose: Callable[[], Iterable[str]]) -> list[str]:
+        now = int(time.time())
+        with self._ledger.transaction(write=True):
+            subjects = sorted(choose())
+            erased = {self._ledger.erase(subject, now): now for subject in subjects}
+        self._erased(erased)
+        return subjects
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        # Everything is committed and safe in the log. A reader elsewhere, or a full disk, only puts this off.
-        try:
-            with _store_file.sqlite_errors(self.path):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except EnvironmentFault:
-            pass
+    def _run_out(self, now: float) -> Iterator[str]:
+        for subject in list(self._ledger.index.subjects):
+            person, records = self._known(subject)
+            found = opened(self._ledger.envelope.open_person(person), records, CONSENT)
+            if found and Consent.unpack(found["", CONSENT]).has_run_out(now):
+                yield subject
 
-
-def _unlock(connection: sqlite3.Connection, provider: KeyProvider, bundle_digest: str) -> Envelope:
-    meta = _meta(connection)
-    if meta["bundle_digest"] != bundle_digest.encode():
-        made_for = meta["bundle_digest"].decode("ascii", "replace")
-        raise StoreError(
-            f"the store was made for another bundle ({made_for[:12]}…, not {bundle_digest[:12]}…)",
-            hint="pass the bundle that it was made for, or enroll again into a new store",
-        )
-    if meta["key_id"] != provider.key_id.encode():
-        raise StoreError(
-            "the store is locked with another key "
-            f"({meta['key_id'].decode('ascii', 'replace')[:40]}, not {provider.key_id[:40]})",
-            hint="restore the key that it was made with; without it nobody can open the store",
-        )
-    return Envelope.unwrap(meta["wrapped_key"], provider, _store_file.SCHEMA_VERSION, bundle_digest)
-
-
-def _meta(connection: sqlite3.Connection) -> dict[str, bytes]:
-    rows = {
-        _is(str, name): _is(bytes, value)
-        for name, value in connection.execute("SELECT name, value FROM meta")
-    }
-    if sorted(rows) != list(_META):
-        raise StoreError(
-            "the store was altered: its description is not a store's", hint="restore the store from a backup"
-        )
-    return rows
-
-
-def _is(kind: type[_T], value: object) -> _T:
-    """`value`, if SQLite gave it in the type that it was put in as."""
-    if not isinstance(value, kind):
-        raise StoreError(
-            "the store was altered: a value has another type", hint="restore the store from a backup"
-        )
-    return value
+    def _erased(self, marks: Mapping[bytes, int]) -> None:
+        """After the commit of erasures and before they are answered: notes them beside the store, empties the log."""
+        if marks:
+            try:
+                self._journal.append(marks)
+            finally:
+                self._ledger.checkpoint()

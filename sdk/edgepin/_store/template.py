@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,20 @@ class Template:
     """float32 `(captures, 256)`, unit rows."""
     pin: Embeddings
     """float32 `(captures, 256)`, unit rows."""
+
+    def with_captures(self, more: Template) -> Template:
+        """These captures and then those of `more`."""
+        return Template(np.concatenate([self.identity, more.identity]), np.concatenate([self.pin, more.pin]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Both arrays as Base64 of little-endian float32, row by row."""
+        return {
+            "captures": len(self.identity),
+            "dimension": EMBEDDING_DIM,
+            "encoding": "base64 of float32, little-endian, row by row",
+            "identity": base64.b64encode(self.identity.astype("<f4").tobytes()).decode(),
+            "pin": base64.b64encode(self.pin.astype("<f4").tobytes()).decode(),
+        }
 
 
 def check_subject(subject: str) -> str:
@@ -70,14 +86,18 @@ def pack_template(modality: str, template: Template) -> bytes:
 
 
 def unpack_template(data: bytes) -> Template:
-    (rows,) = _COUNT.unpack_from(data)
-    values = np.frombuffer(data, "<f4", offset=_COUNT.size).astype(np.float32).reshape(2, rows, EMBEDDING_DIM)
+    values = _values(data)
     values.setflags(write=False)
     return Template(identity=values[0], pin=values[1])
 
 
-def pack_text(consent: str) -> bytes:
-    try:
-        return consent.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise UsageError("consent must be text") from None
+def unpack_means(data: bytes) -> Embeddings:
+    """The means of a template's rows, float32 `(2, 256)`: identity and pin."""
+    values = _values(data)
+    means: Embeddings = np.add.reduce(values, axis=1) / np.float32(values.shape[1])
+    return means
+
+
+def _values(data: bytes) -> Embeddings:
+    (rows,) = _COUNT.unpack_from(data)
+    return np.frombuffer(data, "<f4", offset=_COUNT.size).astype(np.float32).reshape(2, rows, EMBEDDING_DIM)
