@@ -12,6 +12,7 @@ EdgePinError
 │   └── StoreError            the store
 └── EnvironmentFault       6  this machine lacks something; the hint says what to do
     ├── BundleNotFoundError   there is no bundle at that place
+    ├── DeadlineExceededError there was no answer in time; the door stays closed
     └── MissingExtraError     an optional part of the package is not installed
 
 The number is the command's exit code (docs/command.md).
@@ -66,9 +67,25 @@ class CaptureError(EdgePinError):
 
 
 class LockedOutError(EdgePinError):
-    """Too many failures: wait, or use the other factor."""
+    """Too many failures: wait, or use the other factor.
+
+    `retry_after` is how many seconds to wait before the next attempt; None where waiting does not help. `disabled`
+    says that face and voice are off for the id until someone unlocks it; the other factor never is.
+    """
 
     exit_code = 4
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+        self.disabled = disabled
 
 
 class IntegrityError(EdgePinError):
@@ -93,6 +110,10 @@ class EnvironmentFault(EdgePinError):
 
 class BundleNotFoundError(EnvironmentFault):
     """There is no bundle at that place."""
+
+
+class DeadlineExceededError(EnvironmentFault):
+    """A verification took longer than its deadline. Nobody was accepted."""
 
 
 class MissingExtraError(EnvironmentFault):

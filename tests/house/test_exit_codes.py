@@ -23,6 +23,7 @@ ERRORS = {
     "StoreError": ("IntegrityError", 5),
     "EnvironmentFault": ("EdgePinError", 6),
     "BundleNotFoundError": ("EnvironmentFault", 6),
+    "DeadlineExceededError": ("EnvironmentFault", 6),
     "MissingExtraError": ("EnvironmentFault", 6),
 }
 
