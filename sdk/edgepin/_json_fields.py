@@ -39,7 +39,7 @@ def fields(value: object, names: Sequence[str], where: str) -> Mapping[str, Any]
     if missing:
         raise BundleError(f"{where}: {', '.join(missing)} is missing")
     if unknown:
-        raise BundleError(f"{where}: unknown key {', '.join(unknown)}")
+        raise BundleError(f"{where}: unknown key {ascii(', '.join(unknown))[1:-1]:.200}")
     return value
 
 

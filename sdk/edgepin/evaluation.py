@@ -12,6 +12,8 @@ encoder for refusing what is difficult.
 from __future__ import annotations
 
 import dataclasses
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._decision.fused_trials import FusedTrials, FusedTrialSets, fused_trials
+from ._decision.groups import GroupRates, rates_by_group, read_groups
 from ._decision.trials import (
     Chimera,
     Trials,
@@ -42,6 +45,7 @@ __all__ = [
     "FusedScores",
     "FusedTrialSets",
     "FusedTrials",
+    "GroupRates",
     "ModalityEvaluation",
     "Trials",
     "VerificationResult",
@@ -53,11 +57,15 @@ __all__ = [
     "fused_trials",
     "list_captures",
     "paths_under",
+    "rates_by_group",
     "read_chimeras",
+    "read_groups",
     "read_trials",
     "subject_of",
 ]
 
+MAX_NPZ_BYTES = 2 << 30
+"""What the arrays of an archive may have in memory: as many as a million embeddings of 512 float32."""
 REFUSED_SCORE = -1.0
 """The score of a trial in which a capture was refused."""
 
@@ -68,7 +76,8 @@ Indices = npt.NDArray[np.int64]
 
 # What a damaged, encrypted or oversized archive makes numpy and zipfile raise.
 _UNREADABLE = (
-    OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, OverflowError,
+    TypeError, AttributeError, IndexError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 # Trials scored at a time: two float64 (8192, 256) blocks are 32 MB.
 _CHUNK = 8192
@@ -127,7 +136,7 @@ def evaluate_embeddings(npz: Path, trials: Path) -> VerificationResult:
     not finite, and trials whose names are not in it.
     """
     listed = read_trials(trials)
-    names, embeddings = _read_npz(npz)
+    names, embeddings = read_embeddings(npz)
     row = {name: i for i, name in enumerate(names)}
     missing = [name for name in listed.names if name not in row]
     if missing:
@@ -220,8 +229,8 @@ def cosines(
 
     first, second: real (m, d) and (k, d), finite. first_index, second_index: int (n,).
     """
-    left = _unit_rows(np.asarray(first))
-    right = left if second is first else _unit_rows(np.asarray(second))
+    left = unit_rows(np.asarray(first))
+    right = left if second is first else unit_rows(np.asarray(second))
     scores = np.empty(len(first_index))
     for start in range(0, len(scores), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -241,7 +250,8 @@ def _cosines_of_usable(
     return np.where(both, cosines(first_rows, first_index, second_rows, second_index), REFUSED_SCORE)
 
 
-def _unit_rows(rows: npt.NDArray[Any]) -> Floats:
+def unit_rows(rows: npt.NDArray[Any]) -> Floats:
+    """Rows of length 1, float64 (m, d); a row of zeros stays."""
     values = rows.astype(np.float64)
     # Scaled by the largest part first, as squares of very large or very small values leave float64's range.
     values /= _not_zero(np.abs(values).max(axis=1, keepdims=True, initial=0.0))
@@ -253,7 +263,8 @@ def _not_zero(scale: Floats) -> Floats:
     return np.where(scale > 0.0, scale, 1.0)
 
 
-def _read_npz(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+def read_embeddings(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+    """`names` and `embeddings` (m, d) of a numpy archive, as `evaluate_embeddings` takes it; raises as that does."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -261,6 +272,11 @@ def _read_npz(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
                 f"{path} is not an npz archive", hint="write it by numpy.savez(path, names=…, embeddings=…)"
             )
         with archive:
+            members = archive.zip.infolist() if archive.zip is not None else []
+            if sum(member.file_size for member in members) > MAX_NPZ_BYTES:
+                raise UsageError(
+                    f"{path} holds more than {MAX_NPZ_BYTES >> 30} GiB", hint="evaluate in parts"
+                )
             absent = [key for key in ("names", "embeddings") if key not in archive]
             if absent:
                 raise UsageError(
@@ -269,7 +285,8 @@ def _read_npz(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
             names, embeddings = np.asarray(archive["names"]), np.asarray(archive["embeddings"])
     except _UNREADABLE as error:
         raise UsageError(
-            f"cannot read {path} as an npz archive: {error}", hint="arrays of objects (pickle) are not read"
+            f"cannot read {path} as an npz archive: {ascii(str(error))[1:-1]:.200}",
+            hint="arrays of objects (pickle) are not read",
         ) from error
     listed = _checked_names(path, names)
     return listed, _checked_embeddings(path, listed, embeddings)
@@ -277,11 +294,13 @@ def _read_npz(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
 
 def _checked_names(path: Path, names: npt.NDArray[Any]) -> list[str]:
     if names.ndim != 1 or names.dtype.kind not in "US" or not names.size:
-        raise UsageError(f"{path}: `names` must be (m,) strings, not {names.dtype} {names.shape}")
+        raise UsageError(f"{path}: `names` must be (m,) strings, not {names.dtype!s:.80} {names.shape}")
     try:
         listed = [name.decode("utf-8") if isinstance(name, bytes) else name for name in names.tolist()]
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: a name is not UTF-8: {error.object!r}") from error
+        raise UsageError(f"{path}: a name is not UTF-8: {error.object!r:.80}") from error
+    except (ValueError, SystemError) as error:  # of numpy, on numbers that are no characters
+        raise UsageError(f"{path}: a name is not text") from error
     unique, counts = np.unique(listed, return_counts=True)
     if unique.size < names.size:
         raise UsageError(f"{path}: names come twice: {first_few(unique[counts > 1].tolist())}")
@@ -291,7 +310,7 @@ def _checked_names(path: Path, names: npt.NDArray[Any]) -> list[str]:
 def _checked_embeddings(path: Path, names: Sequence[str], embeddings: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or not embeddings.shape[1]:
         raise UsageError(
-            f"{path}: `embeddings` must be real, (m, d), not {embeddings.dtype} {embeddings.shape}"
+            f"{path}: `embeddings` must be real, (m, d), not {embeddings.dtype!s:.80} {embeddings.shape}"
         )
     if len(embeddings) != len(names):
         raise UsageError(f"{path}: {len(names)} names, but {len(embeddings)} embeddings")

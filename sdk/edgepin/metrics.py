@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ._errors import UsageError
 from ._intervals import binomial_interval, rule_of_three
+from ._resampling import BOOTSTRAP_CELLS, BootstrapInterval, rate_by_subject
 
 __all__ = [
     "BootstrapInterval",
@@ -33,6 +34,7 @@ __all__ = [
     "eer",
     "min_cllr",
     "min_dcf",
+    "rate_by_subject",
     "rule_of_three",
     "summarize",
 ]
@@ -40,8 +42,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Rates = Callable[[Floats, Floats], Floats]
 _LN2 = float(np.log(2.0))
-# Weights held at once while bootstrapping: 32 MB of float64.
-_BOOTSTRAP_CELLS = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,20 +79,6 @@ class VerificationResult:
     def to_json(self) -> dict[str, Any]:
         """A JSON object with one key per field."""
         return dataclasses.asdict(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class BootstrapInterval:
-    """A percentile interval: the estimate on the trials as they are, and its bounds at `confidence`.
-
-    replicates: how many resamples count (those that drew no genuine or no impostor trial do not).
-    """
-
-    estimate: float
-    low: float
-    high: float
-    confidence: float
-    replicates: int
 
 
 def eer(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -224,7 +210,7 @@ def bootstrap_by_subject(
 
     genuine, impostor = steps.labels, ~steps.labels
     rng = np.random.default_rng(seed)
-    chunk = max(1, _BOOTSTRAP_CELLS // steps.order.size)
+    chunk = max(1, BOOTSTRAP_CELLS // steps.order.size)
     kept: list[Floats] = []
     for start in range(0, replicates, chunk):
         drawn = min(chunk, replicates - start)
@@ -340,10 +326,13 @@ def _min_dcf_with(p_target: float, c_miss: float, c_fa: float) -> Rates:
 def _named_metric(metric: str | Rates) -> Rates:
     if not isinstance(metric, str):
         return metric
-    known: dict[str, Rates] = {"eer": _eer, "auc": _auc, "min_dcf": _min_dcf_with(0.01, 1.0, 1.0)}
-    if metric not in known:
-        raise UsageError(f"no metric is called {metric!r}; there are {', '.join(known)}")
-    return known[metric]
+    if metric not in METRICS:
+        raise UsageError(f"no metric is called {metric!r}; there are {', '.join(METRICS)}")
+    return METRICS[metric]
+
+
+METRICS: dict[str, Rates] = {"eer": _eer, "auc": _auc, "min_dcf": _min_dcf_with(0.01, 1.0, 1.0)}
+"""The metrics that a name stands for, as functions of FMR and FNMR (replicates, steps)."""
 
 
 def _min_cllr(steps: _Steps) -> float:

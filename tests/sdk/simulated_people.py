@@ -31,21 +31,22 @@ class World:
     voice: tuple[float, float, float] = (0.60, 0.10, 0.17)
     cross: tuple[float, float, float] = (0.25, 0.10, 0.15)
 
-    def trials(self, people: int, *, seed: int, attempts: int | None = None) -> TrialSet:
-        """Every ordered pair (or `attempts` of them) with each kind, and ten genuine attempts a person."""
+    def trials(self, people: int, *, seed: int, attempts: int | None = None, repeats: int = 1) -> TrialSet:
+        """Every ordered pair (or `attempts` of them) with each kind, `repeats` times, and ten genuine attempts a person."""
         random = np.random.default_rng(seed)
         a, b = (side.ravel() for side in np.meshgrid(np.arange(people), np.arange(people), indexing="ij"))
         a, b = a[a != b], b[a != b]
         if attempts is not None:
             chosen = random.choice(len(a), attempts, replace=False)
             a, b = a[chosen], b[chosen]
+        a, b = np.tile(a, repeats), np.tile(b, repeats)
         own = np.repeat(np.arange(people), 10)
         parts = [self._kind("genuine", own, own, random), *(self._kind(kind, a, b, random) for kind in KINDS)]
         joined = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("face", "voice", "face_voice", "voice_face", "subject_a", "subject_b", "kind")
         }
-        return TrialSet(**joined)
+        return TrialSet(**joined, enrollment=joined["subject_a"])
 
     def _kind(self, kind: str, a: NDArray, b: NDArray, random: np.random.Generator) -> TrialSet:
         own_face, own_voice = OWN[kind]

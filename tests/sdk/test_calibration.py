@@ -12,16 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepin._decision import calibration as _calibration
-from edgepin._decision.calibration import TrialSet, calibrate, cross_fitted_llrs, fit_fusion
+from edgepin._decision.calibration import TrialSet, calibrate, cross_fitted_llrs, fit_fusion, modality_trials
 from edgepin._decision.evidence import (
     FMR_LADDER,
     allowed_errors,
     fmr_upper_bound,
-    pair_weights,
     pairs_needed,
     people_needed,
     threshold_for_errors,
 )
+from edgepin._decision.measure import MeasuredSet
+from edgepin._decision.pairs import Pairs
 from edgepin._errors import UsageError
 from edgepin._json_fields import rounded, rounded_above
 
@@ -128,10 +129,13 @@ def test_scores_of_two_people_do_not_reach_their_own_llr() -> None:
         cross_fitted_llrs(part, cross_modal=True, l2=1e-3) for part in (trials, replace(trials, face=changed))
     )
     between = theirs & (trials.subject_a != trials.subject_b)
-    for name in before:
-        np.testing.assert_array_equal(before[name][between], after[name][between])
-        assert np.isfinite(before[name]).all()
-    assert before["face"][one] != after["face"][one]
+    np.testing.assert_array_equal(before.joint[between], after.joint[between])
+    assert np.isfinite(before.joint).all()
+    assert before.joint[one] != after.joint[one]
+    face = modality_trials(trials, "face")
+    theirs = np.isin(face.subject_a, (3, 4)) & np.isin(face.subject_b, (3, 4)) & ~face.genuine
+    np.testing.assert_array_equal(before.alone["face"][theirs], after.alone["face"][theirs])
+    assert np.isfinite(before.alone["face"]).all()
 
 
 def test_half_forged_trials_do_not_count_as_single_modality_impostors_with_the_right_capture() -> None:
@@ -149,10 +153,18 @@ def test_floor_is_where_one_impostor_in_five_passes_on_that_modality_alone() -> 
 
 
 def test_genuine_attempts_below_a_floor_count_as_false_non_matches() -> None:
-    kinds = calibrate(EASY.trials(10, seed=1), cross_modal=True).evidence.sets["face+voice"].kinds
+    # One trial of each of 45 pairs, whoever they are.
+    impostors = np.random.default_rng(2).permutation(np.linspace(-9.0, -1.0, 45))
+    a, b = np.triu_indices(10, 1)
     llr, subjects = np.full(4, 29.0), np.array([0, 0, 0, 1])  # all above the threshold
-    cleared = np.array([True, True, False, False])
-    (point,) = _calibration._set_evidence(llr, cleared, subjects, kinds).points
+    measured = MeasuredSet(
+        llr=np.concatenate([llr, impostors]),
+        subject_a=np.concatenate([subjects, a]),
+        subject_b=np.concatenate([subjects, b]),
+        kind=np.array(["genuine"] * 4 + ["stranger"] * 45),
+        cleared=np.array([True, True, False, False] + [True] * 45),
+    )
+    (point,) = measured.evidence(("stranger",)).points
     assert point.fnmr == pytest.approx((1 / 3 + 1) / 2)  # the mean over the two people
 
 
@@ -230,7 +242,7 @@ def test_pairs_needed_is_the_rule_of_three(fmr: float) -> None:
 def test_threshold_counts_a_pair_by_its_mean_frequency() -> None:
     # Pair 0 passes in two of four trials (0.5), pair 1 always (1.0): above 2.0 only pair 0's half is left.
     llr = np.array([5.0, 5.0, -1.0, -1.0, 2.0])
-    weights = pair_weights(np.array([0, 0, 0, 0, 1]))
+    weights = Pairs.of(np.array([0, 0, 0, 0, 1]), np.array([1, 1, 1, 1, 2])).weights
     np.testing.assert_allclose(weights, [0.25, 0.25, 0.25, 0.25, 1.0])
     assert threshold_for_errors(llr, weights, 0.5) == 2.00000001
     assert threshold_for_errors(llr, weights, 0.4) == 5.00000001

@@ -191,7 +191,7 @@ def change(path: str, value: Any) -> Any:
     [
         ("surprise", 1),
         ("joint", KeyError),
-        ("format", 2),
+        ("format", 1),
         ("format", True),
         ("cross_modal", 1),
         ("cross_modal", False),

@@ -40,7 +40,13 @@ def codes(verdict: Verdict) -> list[str]:
 
 
 def test_policy_defaults() -> None:
-    assert Policy() == Policy(fmr=None, allow_voice_alone=False, allow_cross_modal_alone=False)
+    assert Policy() == Policy(
+        fmr=None,
+        allow_face_alone=True,
+        allow_voice_alone=False,
+        allow_cross_modal_alone=False,
+        max_attempts=None,
+    )
 
 
 @pytest.mark.parametrize("fmr", [0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1"])
@@ -65,7 +71,7 @@ def test_an_fmr_stricter_than_the_evidence_is_refused_with_what_it_takes(fusion:
         PolicyError, match=r"0\.001 is stricter .* 435 distinct subject pairs carry none below 0\.01"
     ) as e:
         resolve(Policy(fmr=1e-3), fusion)
-    assert "edgepin export --calibration" in str(e.value.hint)
+    assert "edgepin calibrate" in str(e.value.hint)
     assert "2995 distinct pairs (78 people" in str(e.value.hint)
 
 

@@ -3,9 +3,8 @@
 A false match rate (FMR) is never a bare count of errors here. Its bound is the exact one-sided 95 % upper
 confidence bound (Clopper and Pearson, 1934) with the number of *distinct subject pairs* as the number of
 trials: more recordings of the same two people are not more evidence. With no error among n pairs the bound is
-1 - 0.05^(1/n), the rule of 3: about 3/n. Pairs that share a person are not fully independent either, and
-where some people match everyone more easily than others do, the bound is too low: so the number of people is
-kept beside the number of pairs.
+1 - 0.05^(1/n), the rule of 3: about 3/n. Pairs that share a person are not independent where some people match
+everyone more easily than others do; then they count for fewer (`Pairs.effective`).
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ FMR_LADDER = (
     0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6, 2e-6, 1e-6,
 )  # fmt: skip
 """The FMRs at which thresholds are kept. A policy between two of them gets the stricter one's threshold."""
+MAX_SESSION_ATTEMPTS = 5
+"""The most attempts of a session: NIST SP 800-63B-4 allows as many failures in a row without a wait."""
 CONFIDENCE = 0.95
 """Of the one-sided upper bound on an FMR."""
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -71,12 +72,6 @@ def allowed_errors(fmr: float, pairs: int) -> int | None:
     return low
 
 
-def pair_weights(pairs: NDArray[np.int64]) -> FloatArray:
-    """(trials,) pair numbers -> (trials,) weights with which each pair's trials sum to 1."""
-    _, inverse, counts = np.unique(pairs, return_inverse=True, return_counts=True)
-    return np.asarray(1.0 / counts[inverse.reshape(-1)], dtype=np.float64)
-
-
 def threshold_for_errors(llr: FloatArray, weights: FloatArray, errors: float) -> float | None:
     """The smallest threshold t (to nine digits) at which the weights of `llr >= t` sum to at most `errors`.
 
@@ -92,23 +87,28 @@ def threshold_for_errors(llr: FloatArray, weights: FloatArray, errors: float) ->
 
 @dataclass(frozen=True)
 class KindEvidence:
-    """One kind of impostor: distinct unordered pairs, the people in them, trials, and thresholds.
+    """One kind of impostor: distinct unordered pairs, the people in them, trials (or sessions), and thresholds.
 
     `thresholds` are `(fmr, threshold)` for each FMR of the ladder that the pairs carry; they run
-    from the loosest FMR to the strictest and never fall on the way.
+    from the loosest FMR to the strictest and never fall on the way. `effective_pairs` says for each of them how
+    many independent pairs it counts on: at most `pairs`.
     """
 
     pairs: int
     people: int
     trials: int
     thresholds: tuple[tuple[float, float], ...]
+    effective_pairs: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "pairs": self.pairs,
             "people": self.people,
             "trials": self.trials,
-            "thresholds": [list(row) for row in self.thresholds],
+            "thresholds": [
+                [fmr, threshold, effective]
+                for (fmr, threshold), effective in zip(self.thresholds, self.effective_pairs, strict=True)
+            ],
         }
 
     @classmethod
@@ -118,18 +118,22 @@ class KindEvidence:
         people = count(found["people"], f"{where}.people", low=2)
         if pairs > people * (people - 1) // 2:
             raise BundleError(f"{where}: {people} people do not make {pairs} pairs")
-        rows = []
-        for row in items(found["thresholds"], f"{where}.thresholds"):
-            fmr, threshold = items(row, f"{where}.thresholds", length=2)
-            rows.append((number(fmr, f"{where}.thresholds"), number(threshold, f"{where}.thresholds")))
+        place = f"{where}.thresholds"
+        rows, counted = [], []
+        for row in items(found["thresholds"], place):
+            fmr, threshold, effective = items(row, place, length=3)
+            rows.append((number(fmr, place), number(threshold, place)))
+            counted.append(count(effective, place))
         _check_ladder(rows, where)
-        if rows and allowed_errors(rows[-1][0], pairs) is None:
-            raise BundleError(f"{where}: {pairs} pairs do not carry an FMR of {rows[-1][0]:g}")
+        for (fmr, _), effective in zip(rows, counted, strict=True):
+            if effective > pairs or allowed_errors(fmr, effective) is None:
+                raise BundleError(f"{where}: {min(effective, pairs)} pairs do not carry an FMR of {fmr:g}")
         return cls(
             pairs=pairs,
             people=people,
             trials=count(found["trials"], f"{where}.trials", low=pairs),
             thresholds=tuple(rows),
+            effective_pairs=tuple(counted),
         )
 
 
@@ -148,7 +152,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class SetEvidence:
-    """One modality set: the genuine trials, the kinds of impostor, the operating points (loosest first)."""
+    """One modality set: the genuine trials, the kinds of impostor, the operating points (loosest first).
+
+    For sessions, trials are sessions.
+    """
 
     people: int
     genuine_trials: int
@@ -210,18 +217,52 @@ def worst_thresholds(kinds: Mapping[str, KindEvidence]) -> list[tuple[float, flo
 
 
 @dataclass(frozen=True)
+class SessionEvidence:
+    """One modality set over several attempts: for 2, 3, … of them what `SetEvidence` is for one.
+
+    Its trials are whole sessions of that many attempts of one person on one enrollment, so a threshold bounds
+    how often *any* of the attempts is falsely accepted. `tables[0]` is for two attempts. Empty where the
+    trials held too few attempts of a pair.
+    """
+
+    tables: tuple[SetEvidence, ...] = ()
+
+    @property
+    def max_attempts(self) -> int:
+        """The longest session that has evidence; 1 if there is none beyond the single attempt."""
+        return len(self.tables) + 1
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [table.to_json() for table in self.tables]
+
+    @classmethod
+    def from_json(cls, value: object, where: str, names: tuple[str, ...]) -> SessionEvidence:
+        tables = items(value, where)
+        if len(tables) >= MAX_SESSION_ATTEMPTS:
+            raise BundleError(f"{where}: sessions of more than {MAX_SESSION_ATTEMPTS} attempts")
+        return cls(
+            tuple(
+                SetEvidence.from_json(table, f"{where}.{number}", names)
+                for number, table in enumerate(tables, start=2)
+            )
+        )
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a fusion knows of its own errors.
 
     `chimeric`: the people were put together from one person's face and another's voice. `folds`: into how
     many groups of people the cross-fitting was split. `floors`: per modality, the LLR below which its capture
-    is refused whatever the other says. `sets`: by modality set.
+    is refused whatever the other says. `sets`: by modality set. `sessions`: by modality set, for more attempts
+    than one.
     """
 
     chimeric: bool
     folds: int
     floors: Mapping[str, float]
     sets: Mapping[str, SetEvidence]
+    sessions: Mapping[str, SessionEvidence]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -229,19 +270,25 @@ class Evidence:
             "folds": self.folds,
             "floors": dict(self.floors),
             "sets": {name: evidence.to_json() for name, evidence in self.sets.items()},
+            "sessions": {name: evidence.to_json() for name, evidence in self.sessions.items()},
         }
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Evidence:
-        found = fields(value, ("chimeric", "folds", "floors", "sets"), where)
+        found = fields(value, ("chimeric", "folds", "floors", "sets", "sessions"), where)
         floors = fields(found["floors"], ("face", "voice"), f"{where}.floors")
         sets = fields(found["sets"], tuple(KINDS), f"{where}.sets")
+        sessions = fields(found["sessions"], tuple(KINDS), f"{where}.sessions")
         return cls(
             chimeric=flag(found["chimeric"], f"{where}.chimeric"),
             folds=count(found["folds"], f"{where}.folds", low=2),
             floors={name: number(floors[name], f"{where}.floors.{name}") for name in ("face", "voice")},
             sets={
                 name: SetEvidence.from_json(sets[name], f"{where}.sets.{name}", kinds)
+                for name, kinds in KINDS.items()
+            },
+            sessions={
+                name: SessionEvidence.from_json(sessions[name], f"{where}.sessions.{name}", kinds)
                 for name, kinds in KINDS.items()
             },
         )

@@ -28,7 +28,7 @@ from .evidence import Evidence
 
 FloatArray = NDArray[np.float64]
 
-FUSION_FORMAT = 1
+FUSION_FORMAT = 2
 LLR_LIMIT = 30.0
 """No LLR leaves [-30, 30]: e^30 is beyond what any calibration set can tell."""
 SPAN = 8.0
@@ -106,6 +106,11 @@ class ScoreCalibration:
         values = self.slope * standardized(score, self.center, self.scale) + self.offset
         return np.asarray(np.clip(values, -LLR_LIMIT, LLR_LIMIT), dtype=np.float64)
 
+    def llr_of(self, score: float) -> float:
+        """`llr` of one cosine, without numpy: a decision takes a fifth of the time."""
+        value = self.slope * _standardized_one(score, self.center, self.scale) + self.offset
+        return min(max(value, -LLR_LIMIT), LLR_LIMIT)
+
     def to_json(self) -> dict[str, Any]:
         return {"center": self.center, "scale": self.scale, "slope": self.slope, "offset": self.offset}
 
@@ -126,6 +131,11 @@ def standardized(values: FloatArray, center: float, scale: float) -> FloatArray:
     return np.asarray((held - center) / scale, dtype=np.float64)
 
 
+def _standardized_one(value: float, center: float, scale: float) -> float:
+    held = min(max(value, center - SPAN * scale), center + SPAN * scale)  # a NaN, first, stays
+    return (held - center) / scale
+
+
 @dataclass(frozen=True)
 class JointModel:
     """LLR = offset + Σ weight · (feature - center) / scale over the five `FEATURES`; no weight < 0."""
@@ -144,6 +154,14 @@ class JointModel:
             if weight > 0.0:
                 total = total + weight * standardized(features[:, column], center, scale)
         return np.asarray(np.clip(total, -LLR_LIMIT, LLR_LIMIT), dtype=np.float64)
+
+    def llr_of(self, features: tuple[float, ...]) -> float:
+        """`llr` of one trial's five features."""
+        total = self.offset
+        for value, center, scale, weight in zip(features, self.center, self.scale, self.weights, strict=True):
+            if weight > 0.0:
+                total += weight * _standardized_one(value, center, scale)
+        return min(max(total, -LLR_LIMIT), LLR_LIMIT)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -209,7 +227,7 @@ class Fusion:
     def modality_llr(self, modality: str, score: float) -> float:
         """The LLR of one modality ("face" or "voice") alone."""
         calibration = self.model.face if modality == FACE else self.model.voice
-        return float(calibration.llr(np.array([score]))[0])
+        return calibration.llr_of(score)
 
     def llr(self, scores: Scores) -> float:
         """The LLR of the captured set in [-30, 30]; NaN if a score that it weighs is NaN.
@@ -225,8 +243,14 @@ class Fusion:
         cross = (scores.face_voice, scores.voice_face)
         if self.model.cross_modal and None in cross:
             raise UsageError("face and voice need their two cross-modal scores as well")
-        columns = (scores.face, scores.voice, *(0.0 if score is None else score for score in cross))
-        return float(self.model.joint_llr(*(np.array([_given(score)]) for score in columns))[0])
+        face, voice = (
+            self.modality_llr(FACE, _given(scores.face)),
+            self.modality_llr(VOICE, _given(scores.voice)),
+        )
+        # As in `both_genuine_llr`.
+        both = min(face, voice) - math.log1p(math.exp(-abs(face - voice)))
+        face_voice, voice_face = (0.0 if score is None else score for score in cross)
+        return self.model.joint.llr_of((face, voice, face_voice, voice_face, both))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict; the same fusion gives the same bytes."""

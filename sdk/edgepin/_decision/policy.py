@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .._errors import PolicyError, UsageError
-from .evidence import OperatingPoint, SetEvidence, pairs_needed, people_needed
+from .evidence import MAX_SESSION_ATTEMPTS, OperatingPoint, SetEvidence, pairs_needed, people_needed
 from .fusion import FACE, FACE_AND_VOICE, MODALITIES, VOICE, Fusion, Scores
+
+DEFAULT_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,38 @@ class Policy:
     """What an operator asks for.
 
     `fmr`: the highest false match rate allowed, a fraction in (0, 1); by default the strictest that the
-    evidence carries. `allow_voice_alone`: accept a voice with no face; off, since NIST SP 800-63B-4 forbids
+    evidence carries. `allow_face_alone`: let a face decide without a voice, by its own calibration; on.
+    `allow_voice_alone`: accept a voice with no face; off, since NIST SP 800-63B-4 forbids
     voice as the authenticating biometric. `allow_cross_modal_alone`: compare an enrolled face with a voice
     only, or the reverse; off, and refused by every fusion of this version, because none has evidence for it.
+    `max_attempts`: the longest session, 1 to 5; by default 3, or fewer where the evidence is for fewer.
+    `allow_identification`: search everybody (1:N); off. `adaptive_update`: let a template grow by captures that were
+    accepted with both modalities and at a ten times stricter FMR; off.
     """
 
     fmr: float | None = None
+    allow_face_alone: bool = True
     allow_voice_alone: bool = False
     allow_cross_modal_alone: bool = False
+    max_attempts: int | None = None
+    allow_identification: bool = False
+    adaptive_update: bool = False
 
     def __post_init__(self) -> None:
+        for name in (
+            "allow_face_alone",
+            "allow_voice_alone",
+            "allow_cross_modal_alone",
+            "allow_identification",
+            "adaptive_update",
+        ):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"the policy's {name} must be True or False, not {getattr(self, name)!r}")
+        most = self.max_attempts
+        if most is not None and (
+            isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_SESSION_ATTEMPTS
+        ):
+            raise UsageError(f"the policy's max_attempts must be 1 to {MAX_SESSION_ATTEMPTS}, not {most!r}")
         if self.fmr is None:
             return
         if isinstance(self.fmr, bool) or not isinstance(self.fmr, (int, float)):
@@ -45,9 +69,9 @@ class Policy:
 class Reason:
     """Why an attempt was accepted or rejected: a `code` for programs, a `text` for people.
 
-    Codes: accepted, below_threshold, face_below_floor, voice_below_floor, voice_alone_not_allowed,
-    insufficient_evidence (this modality alone does not carry the policy's FMR), no_calibration (it carries
-    none), not_finite.
+    Codes: accepted, below_threshold, face_below_floor, voice_below_floor, face_alone_not_allowed,
+    voice_alone_not_allowed, insufficient_evidence (this modality alone does not carry the policy's FMR),
+    no_calibration (it carries none), not_finite; in a session also another_sample.
     """
 
     code: str
@@ -99,22 +123,53 @@ def resolve(policy: Policy, fusion: Fusion) -> ResolvedPolicy:
             "there is no evidence for cross-modal matching alone, so no false match rate can be promised",
             hint="capture a modality that is enrolled; leave allow_cross_modal_alone off",
         )
-    joint = fusion.evidence.sets[FACE_AND_VOICE]
-    if _point(joint, policy.fmr) is None:
-        raise _too_strict(joint, policy.fmr)
-    sets = {}
-    for name in MODALITIES:
-        evidence = fusion.evidence.sets[name]
-        if name == VOICE and not policy.allow_voice_alone:
-            sets[name] = ResolvedSet(
-                None, Reason("voice_alone_not_allowed", "the policy does not accept a voice without a face")
-            )
-            continue
-        point = _point(evidence, policy.fmr)
-        sets[name] = ResolvedSet(
-            point, None if point is not None else _not_carried(name, evidence, policy.fmr)
-        )
+    sets = {name: resolve_set(policy, name, fusion.evidence.sets[name]) for name in MODALITIES}
+    allowed_attempts(policy, fusion)
     return ResolvedPolicy(policy, sets, dict(fusion.evidence.floors))
+
+
+def resolve_set(policy: Policy, name: str, evidence: SetEvidence | None) -> ResolvedSet:
+    """Hold `policy` against the evidence of one modality set; `PolicyError` if face and voice do not carry it."""
+    allowed = {FACE: policy.allow_face_alone, VOICE: policy.allow_voice_alone}
+    if not allowed.get(name, True):
+        other = VOICE if name == FACE else FACE
+        text = f"the policy does not accept a {name} without a {other}"
+        return ResolvedSet(None, Reason(f"{name}_alone_not_allowed", text))
+    if evidence is None:
+        return ResolvedSet(None, Reason("no_calibration", f"{name}: there is no evidence for such sessions"))
+    point = evidence.strictest if policy.fmr is None else evidence.at(policy.fmr)
+    if point is not None:
+        return ResolvedSet(point)
+    if name == FACE_AND_VOICE:
+        raise _too_strict(evidence, policy.fmr)
+    return ResolvedSet(None, _not_carried(name, evidence, policy.fmr))
+
+
+def allowed_attempts(policy: Policy, fusion: Fusion) -> int:
+    """The longest session of face and voice under the policy; `PolicyError` if it asks for more than is known."""
+    known = fusion.evidence.sessions[FACE_AND_VOICE].max_attempts
+    if policy.max_attempts is None:
+        return min(DEFAULT_ATTEMPTS, known)
+    if policy.max_attempts > known:
+        raise PolicyError(
+            f"the evidence carries sessions of at most {known} attempt{'s' if known > 1 else ''}, "
+            f"and the policy asks for {policy.max_attempts}",
+            hint=f"allow {known}, or calibrate with more captures of each person: one more than the attempts",
+        )
+    return policy.max_attempts
+
+
+def floor_reasons(scores: Scores, fusion: Fusion, floors: Mapping[str, float]) -> tuple[Reason, ...]:
+    """Why an attempt is refused whatever its LLR: a reason for each captured modality below its floor."""
+    reasons = []
+    for modality in MODALITIES[scores.captured]:
+        score = scores.face if modality == FACE else scores.voice
+        alone = fusion.modality_llr(modality, math.nan if score is None else score)
+        floor = floors[modality]
+        if not alone >= floor:  # written so that NaN rejects
+            text = f"{modality} alone: LLR {alone:.2f} is below its floor {floor:.2f}"
+            reasons.append(Reason(f"{modality}_below_floor", text))
+    return tuple(reasons)
 
 
 def decide(scores: Scores, fusion: Fusion, resolved: ResolvedPolicy) -> Verdict:
@@ -144,25 +199,11 @@ def decide(scores: Scores, fusion: Fusion, resolved: ResolvedPolicy) -> Verdict:
                 f"LLR {llr:.2f} is below {point.threshold:.2f}, which FMR {point.fmr:g} needs",
             )
         )
-    for modality in MODALITIES[captured]:
-        score = scores.face if modality == FACE else scores.voice
-        alone = fusion.modality_llr(modality, math.nan if score is None else score)
-        floor = resolved.floors[modality]
-        if not alone >= floor:
-            reasons.append(
-                Reason(
-                    f"{modality}_below_floor",
-                    f"{modality} alone: LLR {alone:.2f} is below its floor {floor:.2f}",
-                )
-            )
+    reasons += floor_reasons(scores, fusion, resolved.floors)
     if reasons:
         return Verdict(False, llr, point.threshold, point.fmr, tuple(reasons))
     text = f"LLR {llr:.2f} reaches {point.threshold:.2f}, which FMR {point.fmr:g} needs"
     return Verdict(True, llr, point.threshold, point.fmr, (Reason("accepted", text),))
-
-
-def _point(evidence: SetEvidence, fmr: float | None) -> OperatingPoint | None:
-    return evidence.strictest if fmr is None else evidence.at(fmr)
 
 
 def _not_carried(name: str, evidence: SetEvidence, fmr: float | None) -> Reason:
@@ -180,13 +221,13 @@ def _too_strict(evidence: SetEvidence, fmr: float | None) -> PolicyError:
     if strictest is None:
         return PolicyError(
             f"{evidence.pairs} distinct subject pairs carry no false match rate at all",
-            hint="export it again, calibrated on more people or better captures (edgepin export --calibration)",
+            hint="calibrate on more people or better captures (edgepin calibrate)",
         )
     if fmr is None:  # then the strictest would have been taken
         fmr = strictest.fmr
     return PolicyError(
         f"an FMR of {fmr:g} is stricter than the evidence: {evidence.pairs} distinct subject pairs "
         f"carry none below {strictest.fmr:g}",
-        hint=f"ask for {strictest.fmr:g} or more, or run `edgepin export --calibration` with more people: {fmr:g} takes "
+        hint=f"ask for {strictest.fmr:g} or more, or calibrate with more people (edgepin calibrate): {fmr:g} takes "
         f"at least {pairs_needed(fmr)} distinct pairs ({people_needed(fmr)} people, each tried against each)",
     )

@@ -8,6 +8,7 @@ A trial list has one trial per line, `label enroll test`: label 1 or `target` fo
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -86,7 +87,7 @@ def subject_of(name: str) -> str:
 def first_few(names: Iterable[str], limit: int = 5) -> str:
     """Names for a message: the first of them, quoted, and how many more there are."""
     listed = list(names)
-    shown = ", ".join(repr(name) for name in listed[:limit])
+    shown = ", ".join(repr(name if len(name) <= 200 else name[:200] + "…") for name in listed[:limit])
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
 
 
@@ -130,14 +131,23 @@ def read_chimeras(path: Path) -> dict[str, Chimera]:
         chimera = Chimera(*fields)
         for name in (chimera.speaker, chimera.face):
             if name in (".", "..") or "/" in name or "\0" in name:
-                raise UsageError(f"{path}, line {number}: {name!r} is not the name of a folder")
+                raise UsageError(f"{path}, line {number}: {_shortened(name)!r} is not the name of a folder")
         if chimera.speaker in chimeras or chimera.face in faces:
-            raise UsageError(f"{path}, line {number}: {chimera.speaker!r} or {chimera.face!r} came before")
+            raise UsageError(f"{path}, line {number}: {_shortened(line)!r} has a name that came before")
         chimeras[chimera.speaker] = chimera
         faces.add(chimera.face)
     if not chimeras:
         raise UsageError(f"{path} holds no chimeras", hint="one per line: speaker, sex and face between tabs")
     return chimeras
+
+
+def read_table(path: Path, what: str) -> Iterable[tuple[int, list[str]]]:
+    """The fields between tabs of each line that is not empty, stripped, with the line's number from 1.
+
+    Raises UsageError for a file that cannot be read or is not UTF-8 text; `what` is what it should be.
+    """
+    for number, line in _lines(path, what):
+        yield number, [field.strip() for field in line.split("\t")]
 
 
 def paths_under(root: Path, names: Iterable[str]) -> dict[str, Path]:
@@ -151,7 +161,7 @@ def paths_under(root: Path, names: Iterable[str]) -> dict[str, Path]:
     listed = list(names)
     require_inside(root, listed)
     paths = {name: root / name for name in listed}
-    missing = [name for name, path in paths.items() if not path.is_file()]
+    missing = [name for name, path in paths.items() if not os.path.isfile(path)]  # a name may be too long
     if missing:
         raise UsageError(
             f"not found under {root}: {first_few(missing)}", hint="is this the right root folder?"
@@ -165,7 +175,7 @@ def list_captures(root: Path, subject: str, suffixes: frozenset[str]) -> tuple[s
     Hidden files are left out. UsageError where there is no such folder.
     """
     folder = root / subject
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"{root} has no folder {subject!r}")
     found = (path.relative_to(root) for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     return tuple(
@@ -184,7 +194,7 @@ def require_inside(root: Path, names: Iterable[str]) -> None:
 
 def require_folder(root: Path) -> None:
     """UsageError where there is no such folder."""
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError(f"{root} is not a folder")
 
 
