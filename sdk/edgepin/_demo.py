@@ -1,11 +1,13 @@
 """The whole story on a folder of people: enroll, then every kind of attempt, counted.
 
 The people must be none of those that the bundle was trained or calibrated on. Nothing here chooses a threshold:
-every attempt is an ordinary `Verifier.verify` at the bundle's default policy.
+every attempt is an ordinary `Verifier.verify` at the bundle's default policy, after which what the guard remembers of
+the target is forgotten: nobody is locked out, and captures may be used again.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ._decision.decision import Decision
 from ._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from ._errors import CaptureError, UsageError
 from ._pipeline import ImageSource, SoundSource
-from ._verifier import Decision, Verifier
+from ._verifier import Verifier
 from .metrics import binomial_interval
 
 KINDS = {
@@ -69,7 +72,7 @@ def list_people(root: Path) -> list[Person]:
     def files(folder: Path, suffixes: frozenset[str]) -> tuple[Path, ...]:
         return tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes))
 
-    if not (root / "faces").is_dir() or not (root / "voices").is_dir():
+    if not os.path.isdir(root / "faces") or not os.path.isdir(root / "voices"):
         raise UsageError(f"{root} is no folder of people", hint="it needs faces/<name>/… and voices/<name>/…")
     people = [
         Person(
@@ -113,9 +116,14 @@ def attempt(verifier: Verifier, kind: str, target: Person, other: Person, number
     if kind == "blank":
         face = np.full((240, 240, 3), 128, np.uint8)
     try:
-        decision = verifier.verify(target.name, face=face, voice=voice, sample_rate=16000)
+        # One door a target: whoever fails at one is nobody else's business here.
+        decision = verifier.verify(target.name, face=face, voice=voice, sample_rate=16000, door=target.name)
     except CaptureError as error:
         return Attempt(kind, target.name, None, f"{error.code}: {error}")
+    finally:
+        # Every attempt is to be decided by its captures alone: not by how often others failed before it, nor by
+        # whether they brought the same files.
+        verifier.guard.forget(target.name)
     return Attempt(kind, target.name, decision, None)
 
 

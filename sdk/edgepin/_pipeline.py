@@ -17,8 +17,9 @@ from edgepin_kernels import LogMel, LogMelSpec
 from ._bundle.manifest import EMBEDDING_DIM
 from ._capture.audio import decode_audio, prepare, trim_silence
 from ._capture.faces import FaceFinder, FaceSpec, find_and_align, resize_crop
+from ._capture.fingerprint import face_fingerprint, voice_fingerprint
 from ._capture.image import check_image, decode_image
-from ._capture.quality import check_face_crop, check_voice
+from ._capture.quality import Quality, check_face_crop, check_voice
 from ._errors import CaptureError, EdgePinError, UsageError
 from ._runtime.runtime import Encoded, PcmRuntime, Runtime
 
@@ -27,6 +28,8 @@ SoundSource = str | Path | bytes | NDArray[Any]
 
 MAX_VOICE_SECONDS = 10.0
 """No more than this of a capture is encoded: it costs time and adds little."""
+
+_NO_VERDICT = Quality(True, None)
 
 
 @dataclass
@@ -50,6 +53,25 @@ class Embedding:
 
     identity: NDArray[np.float32]
     pin: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """One usable capture: what an encoder makes of it, how good it is, and what it would be known again by.
+
+    `sample`: the face crop, uint8 (S, S, 3), or the trimmed voice, int16 (samples,) at 16 kHz. `fingerprint`: of the
+    sample, for telling a replay of it; says nothing about the person that the embedding does not.
+    """
+
+    modality: str
+    embedding: Embedding
+    quality: Quality
+    sample: NDArray[Any]
+    fingerprint: bytes
+
+    def wipe(self) -> None:
+        """Overwrites the sample, which is never the caller's own array, with zeros."""
+        self.sample[...] = 0
 
 
 class Pipeline:
@@ -81,28 +103,37 @@ class Pipeline:
     ) -> Embedding:
         """Embeds a voice from a file, bytes, or an array with its `sample_rate`; `seconds` takes the first of it."""
         timings = timings or Timings()
-        pcm = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
-        if isinstance(self.runtime, PcmRuntime) and self.runtime.takes_pcm:
-            with timings.stage("encode_voice"):  # the log-mel included
-                encoded = self.runtime.encode_pcm(pcm[None])
-            return _checked("voice", encoded)
-        return self.encode("voice", self._log_mel_of(pcm, timings), timings)
+        pcm, _ = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
+        return self._encode_pcm(pcm, timings)
+
+    def capture_face(
+        self, source: ImageSource, *, cropped: bool = False, timings: Timings | None = None
+    ) -> Capture:
+        """A face through the quality gate, with all that is kept of it. Raises CaptureError."""
+        timings = timings or Timings()
+        crop, quality = self._face_crop(source, cropped=cropped, gate=True, timings=timings)
+        with timings.stage("fingerprint"):
+            fingerprint = face_fingerprint(crop)
+        embedding = self.encode("face", crop[None], timings)
+        return Capture("face", embedding, quality, _own(crop, source), fingerprint)
+
+    def capture_voice(
+        self, source: SoundSource, *, sample_rate: int | None = None, timings: Timings | None = None
+    ) -> Capture:
+        """A voice through the quality gate, with all that is kept of it. Raises CaptureError, UsageError."""
+        timings = timings or Timings()
+        pcm, quality = self._voice_pcm(
+            source, sample_rate=sample_rate, seconds=None, gate=True, timings=timings
+        )
+        with timings.stage("fingerprint"):
+            fingerprint = voice_fingerprint(pcm)
+        return Capture("voice", self._encode_pcm(pcm, timings), quality, _own(pcm, source), fingerprint)
 
     def face_input(
         self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings
     ) -> NDArray[np.uint8]:
         """What the face encoder takes: uint8 (1, S, S, 3) RGB."""
-        with timings.stage("decode"):
-            image = check_image(source) if isinstance(source, np.ndarray) else decode_image(source)
-        with timings.stage("find_face"):
-            crop = (
-                resize_crop(image, self.face_spec)
-                if cropped
-                else find_and_align(image, self.finder, self.face_spec)
-            )
-        if gate:
-            with timings.stage("quality"):
-                check_face_crop(crop, (image.shape[0], image.shape[1]))
+        crop, _ = self._face_crop(source, cropped=cropped, gate=gate, timings=timings)
         return crop[None]
 
     def voice_input(
@@ -115,8 +146,25 @@ class Pipeline:
         timings: Timings,
     ) -> NDArray[np.float32]:
         """What the voice encoder takes: float32 (1, T, M)."""
-        pcm = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
+        pcm, _ = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
         return self._log_mel_of(pcm, timings)
+
+    def _face_crop(
+        self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings
+    ) -> tuple[NDArray[np.uint8], Quality]:
+        """The crop, uint8 (S, S, 3) RGB, and its verdict: an empty one without the gate."""
+        with timings.stage("decode"):
+            image = check_image(source) if isinstance(source, np.ndarray) else decode_image(source)
+        with timings.stage("find_face"):
+            crop = (
+                resize_crop(image, self.face_spec)
+                if cropped
+                else find_and_align(image, self.finder, self.face_spec)
+            )
+        if not gate:
+            return crop, _NO_VERDICT
+        with timings.stage("quality"):
+            return crop, check_face_crop(crop, (image.shape[0], image.shape[1]))
 
     def _voice_pcm(
         self,
@@ -126,8 +174,8 @@ class Pipeline:
         seconds: float | None,
         gate: bool,
         timings: Timings,
-    ) -> NDArray[np.int16]:
-        """What the front-end takes: int16 (samples,), enough for a frame."""
+    ) -> tuple[NDArray[np.int16], Quality]:
+        """What the front-end takes: int16 (samples,), enough for a frame; and its verdict, an empty one without the gate."""
         with timings.stage("decode"):
             if isinstance(source, np.ndarray):
                 if sample_rate is None:
@@ -138,14 +186,22 @@ class Pipeline:
             if seconds is not None:
                 samples = samples[: round(seconds * rate)]
             pcm = trim_silence(prepare(samples, rate))
+        quality = _NO_VERDICT
         if gate:
             with timings.stage("quality"):
-                check_voice(pcm)
+                quality = check_voice(pcm)
         spec = self.log_mel.spec
         pcm = pcm[: int(MAX_VOICE_SECONDS * spec.sample_rate)]
         if spec.num_frames(len(pcm)) < 1:
             raise CaptureError("the sound is shorter than one frame", code="too_short")
-        return pcm
+        return pcm, quality
+
+    def _encode_pcm(self, pcm: NDArray[np.int16], timings: Timings) -> Embedding:
+        if isinstance(self.runtime, PcmRuntime) and self.runtime.takes_pcm:
+            with timings.stage("encode_voice"):  # the log-mel included
+                encoded = self.runtime.encode_pcm(pcm[None])
+            return _checked("voice", encoded)
+        return self.encode("voice", self._log_mel_of(pcm, timings), timings)
 
     def _log_mel_of(self, pcm: NDArray[np.int16], timings: Timings) -> NDArray[np.float32]:
         with timings.stage("log_mel"):
@@ -156,6 +212,12 @@ class Pipeline:
         with timings.stage(f"encode_{modality}"):
             encoded = self.runtime.encode(modality, batch)
         return _checked(modality, encoded)
+
+
+def _own(sample: NDArray[Any], source: object) -> NDArray[Any]:
+    """`sample`, copied if it may be a part of what the caller gave."""
+    shared = isinstance(source, np.ndarray) and np.may_share_memory(sample, source)
+    return sample.copy() if shared or not sample.flags.writeable else sample
 
 
 def _checked(modality: str, encoded: Encoded) -> Embedding:

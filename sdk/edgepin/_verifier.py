@@ -2,105 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ._attempts import AttemptSession, FaceSource, VoiceSource, capture_all, mean_embedding, wipe
 from ._bundle.bundle import Bundle
 from ._capture.faces import FaceFinder, HaarFinder
-from ._decision.fusion import Fusion, Scores
-from ._decision.policy import Policy, Reason, ResolvedPolicy, decide, resolve
-from ._errors import AlreadyEnrolledError, EnvironmentFault, UsageError
+from ._decision.decision import Decision
+from ._decision.fusion import FACE, FACE_AND_VOICE, VOICE, Fusion
+from ._decision.policy import Policy, ResolvedPolicy, resolve
+from ._decision.site import SiteCalibration
+from ._enrollment import Enrollment
+from ._errors import (
+    AlreadyEnrolledError,
+    EnvironmentFault,
+    IntegrityError,
+    PolicyError,
+    UnknownSubjectError,
+    UsageError,
+)
+from ._guard.clock import Clock
+from ._guard.deadline import Watchdog
+from ._guard.guard import Guard, guard_path
+from ._guard.limits import GuardLimits
+from ._identify import Identification, TemplateIndex
 from ._paths import enrollments_path, store_key_path
-from ._pipeline import Embedding, ImageSource, Pipeline, SoundSource, Timings
+from ._pipeline import Capture, Embedding, Pipeline, Timings
 from ._runtime.backends import close_runtime, open_runtime
 from ._runtime.runtime import Runtime
+from ._store.consent import Consent
 from ._store.keys import KeyFile, KeyProvider
 from ._store.store import Store
 from ._store.template import Template, check_subject
 
+if TYPE_CHECKING:
+    from ._capture.challenge import Challenge
+    from ._capture.liveness import LivenessCheck
+    from ._store.counter import MonotonicCounter
 
-@dataclass(frozen=True)
-class Decision:
-    """The answer to one attempt.
-
-    `llr` is the fused log-likelihood ratio (natural logarithm), accepted at `threshold` and above, if every captured
-    modality clears its floor. `fmr` is the false match rate that the policy promises, on the bundle's evidence.
-    They are None where nothing could be decided, which is a rejection.
-    `scores` are cosines, `timings` milliseconds by stage.
-    """
-
-    accepted: bool
-    llr: float | None
-    threshold: float | None
-    fmr: float | None
-    reasons: tuple[Reason, ...]
-    scores: Scores
-    timings: dict[str, float] = field(compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "accepted": self.accepted,
-            "llr": _rounded(self.llr),
-            "threshold": _rounded(self.threshold),
-            "policy_fmr": self.fmr,
-            "reasons": [{"code": reason.code, "text": reason.text} for reason in self.reasons],
-            "scores": {name: _rounded(value) for name, value in vars(self.scores).items()},
-            "timings_ms": {name: round(value, 3) for name, value in self.timings.items()},
-        }
-
-
-class Enrollment:
-    """Collects the captures of one person; written to the store as a whole when its `with` block ends.
-
-    An exception inside the block discards it. A capture that is refused raises CaptureError and leaves the others.
-    """
-
-    def __init__(self, verifier: Verifier, subject: str, consent: str | None, replace: bool) -> None:
-        self.subject, self._verifier, self._consent, self._replace = subject, verifier, consent, replace
-        self._captures: dict[str, list[Embedding]] = {"face": [], "voice": []}
-
-    def add_face(self, image: ImageSource, *, cropped: bool = False) -> None:
-        """An image as path, bytes or uint8 RGB (H, W, 3); `cropped` says that it is a face crop already."""
-        self._captures["face"].append(self._verifier.pipeline.face(image, cropped=cropped))
-
-    def add_voice(self, sound: SoundSource, *, sample_rate: int | None = None) -> None:
-        """A sound as path, bytes or an array (samples,) or (samples, channels) with its `sample_rate` in Hz."""
-        self._captures["voice"].append(self._verifier.pipeline.voice(sound, sample_rate=sample_rate))
-
-    def commit(self) -> None:
-        """Writes the templates. Without a capture it is a UsageError."""
-        templates = {
-            modality: Template(
-                np.stack([embedding.identity for embedding in embeddings]),
-                np.stack([embedding.pin for embedding in embeddings]),
-            )
-            for modality, embeddings in self._captures.items()
-            if embeddings
-        }
-        if not templates:
-            raise UsageError("nothing was captured, so nothing was enrolled")
-        self._verifier.store.put(self.subject, templates, self._consent, replace=self._replace)
-
-    def __enter__(self) -> Enrollment:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.commit()
+DEADLINE = 10.0
+"""Seconds that a verification may take, captures included; after that the answer is no."""
+LEARNED_CAPTURES = 10
+"""Captures of a modality up to which a template may grow by itself, where the policy allows it at all."""
+LEARNING_MARGIN = 10.0
+"""How many times stricter a false match rate an attempt must reach for its captures to enter the template."""
 
 
 class Verifier:
     """Enrolls people and verifies them. Open it once and keep it; `verify` may be called from several threads.
 
-    Build it with `Verifier.open`, or from parts of your own: any `Pipeline`, `Store` and `Fusion`.
+    Build it with `Verifier.open`, or from parts of your own: any `Pipeline`, `Store`, `Fusion` and `Guard`.
     """
 
     def __init__(
@@ -108,14 +66,25 @@ class Verifier:
         pipeline: Pipeline,
         store: Store,
         fusion: Fusion,
+        guard: Guard,
         policy: Policy | None = None,
         *,
         about: str = "",
+        liveness: LivenessCheck | None = None,
+        challenge: Challenge | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
-        self.pipeline, self.store, self.fusion = pipeline, store, fusion
+        self.pipeline, self.store, self.fusion, self.guard = pipeline, store, fusion, guard
         self.policy: ResolvedPolicy = resolve(policy or Policy(), fusion)
+        self.liveness, self.challenge = liveness, challenge
+        if not deadline > 0.0:
+            raise UsageError(f"the deadline must be more than 0 s, not {deadline}")
+        self.deadline = deadline
+        self.watchdog = Watchdog()
         self.about = about
         """Which backend and precision run, and why."""
+        self._index: tuple[object, TemplateIndex] | None = None
+        self._index_lock = threading.Lock()
 
     @classmethod
     def open(
@@ -124,95 +93,273 @@ class Verifier:
         store: str | Path | None = None,
         *,
         policy: Policy | None = None,
+        calibration: str | Path | SiteCalibration | None = None,
         backend: str = "auto",
         require: str | None = None,
         precision: str = "auto",
         allow_unsigned: bool = False,
         finder: FaceFinder | None = None,
         key: KeyProvider | None = None,
+        counter: MonotonicCounter | None = None,
+        guard_counter: MonotonicCounter | None = None,
+        limits: GuardLimits | None = None,
+        clock: Clock | None = None,
+        liveness: LivenessCheck | None = None,
+        challenge: Challenge | None = None,
+        deadline: float = DEADLINE,
         store_must_exist: bool = False,
     ) -> Verifier:
         """Opens a bundle and a store (default: this user's), everything checked before anything runs.
 
-        `backend` is `auto` (the best that runs here, chosen now and not again), `tensorrt`, `onnxruntime-cuda`,
-        `onnxruntime-tensorrt` or `onnxruntime-cpu`; `require` is None, `tensorrt` or `gpu`, and forbids anything less;
-        `precision` is `auto` (the fastest on this device of those that the bundle has), `fp32`, `fp16` or `int8`.
+        Args:
+            bundle: a `.pin` file, or an open one.
+            store: the enrollments; its guard (counters, audit) lies beside it, at `STORE.guard`.
+            policy: what false match rate is promised, and what may decide; see `Policy`.
+            calibration: a site's own calibration (`edgepin calibrate`) in place of the bundle's.
+            backend: `auto` (the best that runs here, chosen now and not again), `tensorrt`, `onnxruntime-cuda`,
+                `onnxruntime-tensorrt` or `onnxruntime-cpu`.
+            require: None, `tensorrt` or `gpu`: forbids anything less.
+            precision: `auto` (the fastest on this device of those that the bundle has), `fp32`, `fp16` or `int8`.
+            allow_unsigned: open a bundle that nobody whom this machine trusts has signed.
+            finder: what finds faces; Haar cascades by default.
+            key: what gives the key that locks the store; this user's key file by default.
+            counter, guard_counter: two counters outside the files, against older copies of the store and of its guard put
+                back. The guard's moves with every attempt.
+            limits: of failed attempts; NIST SP 800-63B-4's by default.
+            clock: what tells the time; the system's by default.
+            liveness, challenge: further checks, each of which can only reject.
+            deadline: seconds that a verification may take, captures included; after that the answer is no.
+            store_must_exist: do not make one.
+
         `about` says what was chosen, and why nothing better.
 
         Raises BundleNotFoundError, BundleError, StoreError, PolicyError (stricter than the evidence),
-        EnvironmentFault (a backend that is named or required and cannot run here), IntegrityError (an engine in the
-        cache was altered).
+        EnvironmentFault (a backend that is named or required and cannot run here, a key that is not there),
+        IntegrityError (a calibration, a guard, or an engine in the cache was altered).
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle, allow_unsigned=allow_unsigned)
         path = Path(store) if store is not None else enrollments_path()
-        if store_must_exist and not path.exists():
+        if store_must_exist and not os.path.exists(path):
             raise EnvironmentFault(
                 f"there is no store at {path}", hint="enroll someone first: edgepin enroll ID …"
             )
-        fusion = Fusion.from_json(bundle.manifest.fusion)
-        resolve(
-            policy or Policy(), fusion
-        )  # a policy that cannot be is refused before a store is made for it
-        chosen = open_runtime(bundle, backend=backend, require=require, precision=precision)
-        try:
+        if isinstance(calibration, (str, Path)):
+            calibration = SiteCalibration.open(calibration, bundle)
+        if calibration is not None and calibration.bundle != bundle.digest:
+            raise IntegrityError("the site calibration belongs to another bundle", hint="edgepin calibrate")
+        fusion = Fusion.from_json(bundle.manifest.fusion) if calibration is None else calibration.fusion
+        # A policy that cannot be is refused before a store is made for it.
+        resolve(policy or Policy(), fusion)
+        with ExitStack() as undo:
+            chosen = open_runtime(bundle, backend=backend, require=require, precision=precision)
+            undo.callback(close_runtime, chosen.runtime)
             pipeline = make_pipeline(bundle, chosen.runtime, finder)
-            opened = Store.open(path, key or KeyFile(store_key_path()), bundle.digest)
-        except BaseException:
-            close_runtime(chosen.runtime)
-            raise
-        return cls(pipeline, opened, fusion, policy, about=chosen.about)
+            opened = undo.enter_context(
+                Store.open(path, key or KeyFile(store_key_path()), bundle.digest, counter=counter)
+            )
+            guard = undo.enter_context(Guard.open(guard_path(path), opened, clock=clock, limits=limits, counter=guard_counter))
+            verifier = cls(
+                pipeline,
+                opened,
+                fusion,
+                guard,
+                policy,
+                about=chosen.about if calibration is None else f"{chosen.about}; calibrated at the site",
+                liveness=liveness,
+                challenge=challenge,
+                deadline=deadline,
+            )
+            undo.pop_all()
+            return verifier
 
-    def enroll(self, subject: str, *, consent: str | None = None, replace: bool = False) -> Enrollment:
-        """Starts an enrollment, to be used in a `with` block. Raises AlreadyEnrolledError unless `replace`."""
+    # --- Enrollment
+
+    def enroll(
+        self,
+        subject: str,
+        *,
+        consent: str | Consent | None = None,
+        expires: float | None = None,
+        replace: bool = False,
+        check_duplicates: bool = False,
+    ) -> Enrollment:
+        """Starts an enrollment, to be used in a `with` block.
+
+        Args:
+            subject: the id; see `check_subject`.
+            consent: what the person agreed to.
+            expires: when the consent given as text runs out, in Unix seconds.
+            replace: erase what is kept of the id first.
+            check_duplicates: compare with everybody who is enrolled, and report who looks like the same person. That is
+                a search of all (1:N), so it is done only where it is asked for.
+
+        Raises AlreadyEnrolledError unless `replace`.
+        """
         check_subject(subject)
         if not replace and self.store.get(subject) is not None:
             raise AlreadyEnrolledError(
                 f"{subject!r} is enrolled already",
                 hint="choose another id, or replace it knowingly (replace=True, --replace)",
             )
-        return Enrollment(self, subject, consent, replace)
+        given = Consent.of(consent, expires)
+        return Enrollment(self, subject, given, replace=replace, check_duplicates=check_duplicates)
+
+    def erase(self, subject: str) -> None:
+        """Erases a person: templates, consent, counters, earlier samples. Raises UnknownSubjectError.
+
+        The audit keeps that somebody was erased, and can no longer say who.
+        """
+        if self.store.get(subject) is None:
+            raise UnknownSubjectError(f"{subject!r} is not enrolled")
+        # The store last: an erasure that was cut off can then be asked for again.
+        self.guard.note("erased", subject)
+        self.guard.forget(subject)
+        self.store.delete(subject)
+
+    def _enroll(
+        self,
+        enrollment: Enrollment,
+        templates: Mapping[str, Template],
+        captures: Sequence[Capture],
+        *,
+        replace: bool,
+        check_duplicates: bool,
+    ) -> tuple[str, ...] | None:
+        """Writes an enrollment; returns who looks like the same person, or None if nobody looked."""
+        subject = enrollment.subject
+        duplicates = self._lookalikes(subject, templates) if check_duplicates else None
+        self.store.put(subject, templates, enrollment.consent, replace=replace)
+        if replace:
+            self.guard.forget(subject)
+        counts = {modality: len(template.identity) for modality, template in templates.items()}
+        self.guard.note("enrolled", subject, {f"{modality}s": count for modality, count in counts.items()})
+        for capture in captures:
+            self.guard.remember(subject, capture.fingerprint)
+        return duplicates
+
+    def _lookalikes(self, subject: str, templates: Mapping[str, Template]) -> tuple[str, ...]:
+        """Ids whose templates this policy would take for the same person's, by any modality alone that may decide."""
+        index, found = self._templates(), set()
+        for modality, template in templates.items():
+            probe = {modality: Embedding(template.identity.mean(axis=0), template.pin.mean(axis=0))}
+            llr, captured = index.llrs(probe, self.fusion)
+            # Whatever the policy accepts by one modality, the evidence's strictest threshold tells alike from other.
+            point = self.fusion.evidence.sets[captured].strictest
+            if point is not None:
+                found |= {index.subjects[i] for i in np.flatnonzero(llr >= point.threshold)}
+        return tuple(sorted(found - {subject}))
+
+    # --- Verification
 
     def verify(
         self,
         subject: str,
         *,
-        face: ImageSource | None = None,
-        voice: SoundSource | None = None,
+        face: FaceSource | None = None,
+        voice: VoiceSource | None = None,
         sample_rate: int | None = None,
         cropped: bool = False,
+        door: str = "",
     ) -> Decision:
         """Whether the captures are `subject`'s. An unknown id is rejected like a stranger.
 
-        Raises CaptureError for a capture that cannot be used, UsageError without any, StoreError for altered templates.
+        Args:
+            subject: whom it should be.
+            face: an image as path, bytes or uint8 RGB (H, W, 3), a `FaceStream`, or several frames of one person, of
+                which the mean decides.
+            voice: a sound as path, bytes, an array with its `sample_rate`, or a `VoiceStream`.
+            sample_rate: of a voice given as an array, in Hz.
+            cropped: the images are face crops already.
+            door: the place or caller of the attempt, by which failures are counted too.
+
+        Raises CaptureError for a capture that cannot be used (not counted), LockedOutError after too many failures,
+        UsageError without any capture, StoreError and IntegrityError for altered templates or counters,
+        EnvironmentFault (`DeadlineExceededError`) if the captures alone take longer than the deadline. None of these
+        is a yes.
         """
-        check_subject(subject)
+        session = AttemptSession(self, subject, door, 1)
+        return session.verify(face=face, voice=voice, sample_rate=sample_rate, cropped=cropped)
+
+    def _learn(self, subject: str, captures: Mapping[str, Sequence[Capture]], decision: Decision) -> None:
+        """Lets the template grow by an accepted attempt, where the policy allows it and the attempt was beyond doubt."""
+        if not self.policy.policy.adaptive_update or not decision.accepted or decision.fmr is None:
+            return
+        if set(captures) != {FACE, VOICE} or decision.scores.captured != FACE_AND_VOICE:
+            return
+        point = self.fusion.evidence.sets[FACE_AND_VOICE].at(decision.fmr / LEARNING_MARGIN)
+        if point is None or not self.fusion.llr(decision.scores) >= point.threshold:
+            return
+        enrolled = self.store.get(subject) or {}
+        grown = {}
+        for modality, group in captures.items():
+            room = LEARNED_CAPTURES - len(enrolled[modality].identity) if modality in enrolled else 0
+            if room > 0:
+                first = group[0].embedding
+                grown[modality] = Template(first.identity[None], first.pin[None])
+        if grown:
+            self.store.append(subject, grown)
+            self.guard.note("learned", subject, {f"{modality}s": 1 for modality in grown})
+
+    def attempts(self, subject: str, *, door: str = "", max_attempts: int | None = None) -> AttemptSession:
+        """A session of several samples, within the policy's false match rate as a whole.
+
+        `max_attempts`: by default as many as the policy and the evidence allow; more is a PolicyError.
+        """
+        return AttemptSession(self, subject, door, max_attempts)
+
+    def identify(
+        self,
+        *,
+        face: FaceSource | None = None,
+        voice: VoiceSource | None = None,
+        sample_rate: int | None = None,
+        cropped: bool = False,
+        top: int = 5,
+    ) -> Identification:
+        """Who of all enrolled it could be (1:N), likeliest first. Off unless the policy has `allow_identification`.
+
+        Raises PolicyError where it is off, else as `verify`. A search does not count as anybody's attempt; it is in the
+        audit.
+        """
+        if not self.policy.policy.allow_identification:
+            raise PolicyError(
+                "the policy does not allow identification (1:N)",
+                hint="verify an id instead, or allow it knowingly: Policy(allow_identification=True)",
+            )
         if face is None and voice is None:
-            raise UsageError("nothing to verify with", hint="give a face, a voice, or both")
+            raise UsageError("nothing to search with", hint="give a face, a voice, or both")
+        if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= 1000:
+            raise UsageError(f"top is 1 to 1000 candidates, not {top!r}")
         timings = Timings()
-        probe: dict[str, Embedding] = {}
-        if face is not None:
-            probe["face"] = self.pipeline.face(face, cropped=cropped, timings=timings)
-        if voice is not None:
-            probe["voice"] = self.pipeline.voice(voice, sample_rate=sample_rate, timings=timings)
-        with timings.stage("decide"):
-            templates = self.store.get(subject)
-            scores = compare(templates if templates is not None else _decoy(subject), probe)
-            if scores.face is None and scores.voice is None:
-                reason = Reason("no_common_modality", "what was captured is not what is enrolled")
-                return Decision(False, None, None, None, (reason,), scores, timings.stages)
-            verdict = decide(scores, self.fusion, self.policy)
-        accepted = verdict.accepted and templates is not None
-        reasons = verdict.reasons
-        if verdict.accepted and not accepted:  # a decoy that matched: as good as never, and still a rejection
-            reasons = (Reason("below_threshold", "the scores do not reach the policy's threshold"),)
-        return Decision(
-            accepted, verdict.llr, verdict.threshold, verdict.fmr, reasons, scores, timings.stages
+        captures = capture_all(self.pipeline, face, voice, sample_rate, cropped, timings)
+        wipe(captures)
+        probe = {modality: mean_embedding(group) for modality, group in captures.items()}
+        with timings.stage("index"):
+            index = self._templates()
+        with timings.stage("search"):
+            found = index.identify(probe, self.fusion, self.policy, top=top)
+        self.guard.note(
+            "identified", details={"searched": found.searched, "matched": found.match is not None}
         )
+        return replace(found, timings=timings.stages)
+
+    def _templates(self) -> TemplateIndex:
+        """Everybody's templates in memory, read again when the store has changed."""
+        with self._index_lock:
+            version = self.store.version
+            if self._index is None or self._index[0] != version:
+                self._index = None  # not two at once
+                self._index = (version, TemplateIndex.of(self.store))
+            return self._index[1]
 
     def close(self) -> None:
-        self.store.close()
-        close_runtime(self.pipeline.runtime)
+        """Closes guard, store and runtime. Closing twice is fine."""
+        with ExitStack() as closing:
+            closing.callback(self.watchdog.close)
+            closing.callback(close_runtime, self.pipeline.runtime)
+            closing.callback(self.store.close)
+            closing.callback(self.guard.close)
 
     def __enter__(self) -> Verifier:
         return self
@@ -238,34 +385,3 @@ def make_pipeline(bundle: Bundle, runtime: Runtime, finder: FaceFinder | None = 
     """A runtime of the bundle's encoders behind the bundle's front-end and crop geometry."""
     manifest = bundle.manifest
     return Pipeline(runtime, finder or HaarFinder(), manifest.face, manifest.log_mel)
-
-
-def compare(templates: dict[str, Template], probe: dict[str, Embedding]) -> Scores:
-    """The four cosines. Over several enrolled captures each is the mean: its spread among impostors is
-    never wider than that of the single comparisons that thresholds are calibrated on.
-    """
-
-    def score(enrolled: str, captured: str, head: str) -> float | None:
-        if enrolled not in templates or captured not in probe:
-            return None
-        rows: NDArray[np.float32] = getattr(templates[enrolled], head)
-        return float(np.mean(rows @ getattr(probe[captured], head)))
-
-    return Scores(
-        face=score("face", "face", "identity"),
-        voice=score("voice", "voice", "identity"),
-        face_voice=score("face", "voice", "pin"),
-        voice_face=score("voice", "face", "pin"),
-    )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(value, 4)
-
-
-def _decoy(subject: str) -> dict[str, Template]:
-    """A template of nobody, so that an unknown id takes the same way to its rejection as a known one."""
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "little"))
-    rows = rng.standard_normal((4, 1, 256)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=2, keepdims=True)
-    return {"face": Template(rows[0], rows[1]), "voice": Template(rows[2], rows[3])}

@@ -6,38 +6,71 @@ import importlib
 
 import pytest
 
+import edgepin
+
 NAMES = {
     "edgepin": [
         "AlreadyEnrolledError",
+        "AttemptSession",
         "Bundle",
         "BundleError",
         "BundleNotFoundError",
+        "Candidate",
         "CaptureError",
+        "CaptureFeedback",
+        "Challenge",
+        "Clock",
+        "Consent",
+        "DeadlineExceededError",
         "Decision",
+        "DigitChallenge",
         "EdgePinError",
+        "Enrolled",
         "Enrollment",
+        "EnrollmentFeedback",
         "EnvironmentFault",
         "Face",
         "FaceFinder",
         "FaceSpec",
+        "FaceStream",
+        "FrameMotion",
+        "FrameState",
+        "Guard",
+        "GuardLimits",
         "HaarFinder",
+        "Identification",
         "IntegrityError",
         "KeyFile",
         "KeyProvider",
+        "Liveness",
+        "LivenessCheck",
         "LockedOutError",
         "MemoryKey",
         "MissingExtraError",
+        "MonotonicCounter",
+        "PassphraseFile",
+        "Pipeline",
         "Policy",
         "PolicyError",
+        "Quality",
+        "QualityLimits",
         "Reason",
         "Runtime",
         "Scores",
+        "SiteCalibration",
         "Store",
         "StoreError",
+        "StreamState",
+        "SystemClock",
+        "SystemdCredential",
+        "TpmCounter",
+        "TpmKey",
         "UnknownSubjectError",
         "UsageError",
         "Verifier",
+        "VoiceStream",
         "YuNetFinder",
+        "open_key",
     ],
     "edgepin_kernels": [
         "CudaError",
@@ -65,3 +98,13 @@ def test_every_public_name_is_there_and_documented(package: str) -> None:
     assert module.__doc__
     for name in NAMES[package]:
         assert (getattr(module, name).__doc__ or "").strip(), name
+
+
+def test_every_public_name_of_the_device_is_where_the_package_says() -> None:
+    homes = {name for names in edgepin._PLACES.values() for name in names}
+    assert homes == set(edgepin.__all__)
+    for name in edgepin.__all__:
+        assert getattr(edgepin, name).__name__ == name
+    assert set(edgepin.__all__) <= set(dir(edgepin))
+    with pytest.raises(AttributeError, match="nonsense"):
+        edgepin.nonsense  # noqa: B018

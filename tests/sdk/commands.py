@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from edgepin._cli import main as command
 
-YES, NO, USAGE, CAPTURE, INTEGRITY, ENVIRONMENT = 0, 1, 2, 3, 5, 6
+YES, NO, USAGE, CAPTURE, LOCKED_OUT, INTEGRITY, ENVIRONMENT = 0, 1, 2, 3, 4, 5, 6
 
 
 def has_metadata() -> bool:
@@ -33,12 +33,15 @@ def invoke(*arguments: object) -> Result:
     return result
 
 
-def process(*arguments: object, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def process(
+    *arguments: object, before: str = "", stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own, after the Python statements `before`."""
     result = subprocess.run(
         [sys.executable, "-c", f"{before}\nfrom edgepin._cli.main import main; main(prog_name='edgepin')"]
         + [str(argument) for argument in arguments],
         capture_output=True,
+        input=stdin,
         text=True,
         timeout=60,
         check=False,

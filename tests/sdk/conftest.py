@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class Pins(NamedTuple):
 @pytest.fixture(scope="session")
 def pins(tmp_path_factory: pytest.TempPathFactory) -> Pins:
     folder, key = tmp_path_factory.mktemp("bundles"), SigningKey.generate()
-    fusion = calibrate(APART.trials(30, seed=1), cross_modal=False)
+    fusion = calibrate(APART.trials(30, seed=1, repeats=3), cross_modal=False)
     manifest = Manifest(
         name="tiny",
         created_by="0.1.0",
@@ -64,7 +65,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pins: Pins) -> Path:
     home = tmp_path / "home"
     (home / "trusted").mkdir(parents=True, mode=0o700)
     (home / "trusted" / "maker.pub").write_bytes(pins.maker)
-    for variable in ("EDGEPIN_BUNDLE", "EDGEPIN_STORE", "EDGEPIN_KEY_FILE", "EDGEPIN_FACE_FINDER"):
+    for variable in [name for name in os.environ if name.startswith("EDGEPIN_")]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("EDGEPIN_HOME", str(home))
     return home

@@ -28,7 +28,9 @@ def picture(person: int, capture: int = 0, side: int = 128) -> npt.NDArray[np.ui
 
 @functools.lru_cache(maxsize=64)
 def voice(person: int, capture: int = 0, seconds: float = 2.0) -> npt.NDArray[np.int16]:
-    """int16 (samples,) at 16 kHz: harmonics under the person's own spectral envelope, that swell and fade."""
+    """int16 (samples,) at 16 kHz: harmonics under the person's own spectral envelope, that swell and fade, each in its
+    own way in every capture, with pauses between syllables.
+    """
     own = np.random.default_rng((person, 3))
     pitch = own.uniform(90.0, 220.0)
     pitches = pitch * np.arange(1, int(7600 / pitch))
@@ -38,7 +40,11 @@ def voice(person: int, capture: int = 0, seconds: float = 2.0) -> npt.NDArray[np
     time = np.arange(round(seconds * RATE)) / RATE
     phases = random.uniform(0.0, 2 * np.pi, len(pitches))
     tones = (10 ** (decibels / 20))[:, None] * np.sin(2 * np.pi * pitches[:, None] * time + phases[:, None])
-    sound = tones.sum(axis=0) * (1.0 + 0.5 * np.sin(2 * np.pi * 3.0 * time))
+    pace = random.uniform(1.0, 5.0, (len(pitches), 1))
+    turn = random.uniform(0.0, 2 * np.pi, (len(pitches), 1))
+    sound = (tones * (1.0 + 0.7 * np.sin(2 * np.pi * pace * time + turn))).sum(axis=0)
+    syllables = np.sin(2 * np.pi * random.uniform(2.0, 4.0) * time + random.uniform(0.0, 2 * np.pi))
+    sound *= 0.02 + np.clip(1.3 * syllables + 0.5, 0.0, 1.0)
     sound += random.normal(0.0, 0.003 * np.abs(sound).max(), len(time))
     samples = np.rint(sound * (0.5 * 32767 / np.abs(sound).max())).astype(np.int16)
     samples.setflags(write=False)

@@ -14,7 +14,20 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from .commands import CAPTURE, ENVIRONMENT, INTEGRITY, NO, USAGE, YES, invoke, needs_metadata, process
+from edgepin import KeyFile
+
+from .commands import (
+    CAPTURE,
+    ENVIRONMENT,
+    INTEGRITY,
+    LOCKED_OUT,
+    NO,
+    USAGE,
+    YES,
+    invoke,
+    needs_metadata,
+    process,
+)
 from .conftest import Pins
 from .synthetic_captures import RATE, jpeg, picture, png, voice, write_face, write_voice
 
@@ -26,7 +39,9 @@ Run = Callable[..., Result]
 def captures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("captures")
     made = {}
-    for name, person, capture in (("ada", ADA, 0), ("ada2", ADA, 9), ("eve", EVE, 9)):
+    for name, person, capture in (
+        ("ada", ADA, 0), ("ada2", ADA, 9), ("ada3", ADA, 10), ("eve", EVE, 9), ("eve2", EVE, 10),
+    ):  # fmt: skip
         made[f"{name}.png"] = write_face(folder / f"{name}.png", person, capture)
         made[f"{name}.wav"] = write_voice(folder / f"{name}.wav", voice(person, capture))
     return made
@@ -45,16 +60,18 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory, pins: Pins, captures: dic
             "--face-cropped", "--consent", "form 7", "--bundle", pins.site, "--json",
         )  # fmt: skip
     assert result.exit_code == YES, result.output
-    assert json.loads(result.stdout) == {
-        "schema": "edgepin.enrollment/1", "id": "ada", "faces": 1, "voices": 1, "consent": "form 7"
+    told = json.loads(result.stdout)
+    assert told.pop("advice") == ["2 more face captures that agree", "2 more voice captures that agree"]
+    assert told == {
+        "schema": "edgepin.enrollment/1", "id": "ada", "faces": 1, "voices": 1, "consent": "form 7",
+        "left_out": [], "agreement": {}, "good": False, "duplicates": None,
     }  # fmt: skip
     return home
 
 
 @pytest.fixture
 def home(device: Path, enrolled: Path) -> Path:
-    for name in ("enrollments.db", "store.key"):
-        shutil.copy2(enrolled / name, device / name)
+    shutil.copytree(enrolled, device, dirs_exist_ok=True)
     return device
 
 
@@ -108,7 +125,7 @@ def test_an_unknown_id_reads_like_a_rejection(verify: Run) -> None:
     assert unknown.exit_code == known.exit_code == NO
     assert unknown.stdout == known.stdout
     assert form(unknown.stderr) == form(known.stderr)
-    one, other = (json.loads(verify(who, "eve", "eve", "--json").stdout) for who in ("ada", "nobody"))
+    one, other = (json.loads(verify(who, "eve2", "eve2", "--json").stdout) for who in ("ada", "nobody"))
     assert one.keys() == other.keys()
     assert [reason["code"] for reason in one["reasons"]] == [reason["code"] for reason in other["reasons"]]
 
@@ -124,11 +141,53 @@ def test_a_decision_as_json_is_alone_on_stdout(verify: Run) -> None:
 
 
 def test_a_voice_alone_is_a_no(home: Path, pins: Pins, captures: dict[str, Path]) -> None:
-    alone = ("verify", "ada", "--voice", captures["ada2.wav"], "--bundle", pins.site)
-    refused = invoke(*alone)
+    refused = invoke("verify", "ada", "--voice", captures["ada2.wav"], "--bundle", pins.site)
     assert refused.exit_code == NO
     assert "voice_alone_not_allowed" in refused.stderr
-    assert invoke(*alone, "--allow-voice-alone").exit_code == YES
+    asked = invoke(
+        "verify", "ada", "--voice", captures["ada3.wav"], "--bundle", pins.site, "--allow-voice-alone"
+    )
+    assert asked.exit_code == YES
+
+
+def test_a_face_alone_is_a_no_where_the_policy_says_so(
+    home: Path, pins: Pins, captures: dict[str, Path]
+) -> None:
+    face = ("--face", captures["ada2.png"], "--face-cropped", "--bundle", pins.site)
+    refused = invoke("verify", "ada", *face, "--no-face-alone")
+    assert refused.exit_code == NO
+    assert "face_alone_not_allowed" in refused.stderr
+
+
+def test_after_five_failures_the_next_one_is_locked_out_until_an_operator_unlocks(verify: Run) -> None:
+    for _ in range(5):
+        assert verify("ada", "eve", "eve").exit_code == NO
+    locked = verify("ada", "ada2", "ada2")
+    assert (locked.exit_code, locked.stdout) == (LOCKED_OUT, "")
+    assert "other factor" in locked.stderr
+    assert invoke("unlock", "ada", "--by", "front desk", "--why", "seen in person").exit_code == YES
+    assert verify("ada", "ada2", "ada2").exit_code == YES
+    assert invoke("audit", "verify").exit_code == YES
+
+
+def test_a_sample_that_was_here_before_is_a_no(verify: Run) -> None:
+    assert verify().exit_code == YES
+    again = verify()
+    assert again.exit_code == NO
+    assert "face_replayed" in again.stderr
+    assert "voice_replayed" in again.stderr
+
+
+def test_identification_is_asked_for_by_name(home: Path, pins: Pins, captures: dict[str, Path]) -> None:
+    search = ("identify", "--face", captures["ada2.png"], "--face-cropped", "--bundle", pins.site)
+    refused = invoke(*search)
+    assert refused.exit_code == USAGE
+    assert "--allow-identification" in refused.stderr
+    found = invoke(*search, "--allow-identification", "--json")
+    value = json.loads(found.stdout)
+    assert (value["schema"], value["searched"]) == ("edgepin.identification/1", 1)
+    assert value["candidates"][0]["id"] == "ada"
+    assert found.exit_code == (YES if value["match"] else NO)
 
 
 # --- Usage
@@ -165,7 +224,7 @@ def test_replacing_is_asked_for_by_name(verify: Run, pins: Pins, captures: dict[
     assert result.exit_code == USAGE
     assert "--replace" in result.stderr
     assert invoke(*again, "--bundle", pins.site, "--replace").exit_code == YES
-    assert verify("ada", "eve", "eve").exit_code == YES
+    assert verify("ada", "eve2", "eve2").exit_code == YES
     assert verify("ada", "ada2", "ada2").exit_code == NO
 
 
@@ -276,13 +335,14 @@ def test_a_cut_bundle_is_refused(home: Path, pins: Pins, captures: dict[str, Pat
 
 def test_a_flipped_byte_in_the_store_never_lets_anyone_in(home: Path, verify: Run) -> None:
     store = home / "enrollments.db"
-    whole = store.read_bytes()
+    whole, unused = store.read_bytes(), Path(f"{store}.guard").read_bytes()
     answer = verify("ada", "eve", "eve")
     rng = np.random.default_rng(4)
     outcomes = set()
     for offset in sorted({*range(16, 100, 12), *rng.integers(0, len(whole), 40).tolist()}):
-        for suffix in ("-wal", "-shm"):
+        for suffix in ("-wal", "-shm", ".guard-wal", ".guard-shm"):
             Path(f"{store}{suffix}").unlink(missing_ok=True)
+        Path(f"{store}.guard").write_bytes(unused)  # nobody is locked out, no sample was here
         store.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x10]) + whole[offset + 1 :])
         result = verify("ada", "eve", "eve")
         outcomes.add(result.exit_code)
@@ -293,7 +353,17 @@ def test_a_flipped_byte_in_the_store_never_lets_anyone_in(home: Path, verify: Ru
     assert INTEGRITY in outcomes
 
 
+def test_a_face_finder_that_is_not_there_is_said(home: Path, verify: Run, tmp_path: Path) -> None:
+    result = verify("ada", "ada2", "ada2", "--face-finder", tmp_path / "none.onnx")
+    assert result.exit_code == ENVIRONMENT
+    assert "YuNet" in result.stderr
+
+
 def test_another_key_does_not_open_the_store(home: Path, verify: Run, tmp_path: Path) -> None:
+    result = verify("ada", "ada2", "ada2", "--key-file", tmp_path / "other.key")
+    assert result.exit_code == ENVIRONMENT  # none is made where a store is there already
+    assert not (tmp_path / "other.key").exists()
+    KeyFile(tmp_path / "other.key")
     result = verify("ada", "ada2", "ada2", "--key-file", tmp_path / "other.key")
     assert result.exit_code == INTEGRITY
     assert "another key" in result.stderr
@@ -318,7 +388,6 @@ def test_what_is_missing_is_the_environments_fault(
         ((), "edgepin train"),
         (("--bundle", tmp_path / "none.pin"), "edgepin export"),
         (("--bundle", pins.site), "enroll someone first"),
-        (("--bundle", pins.site, "--face-finder", tmp_path / "none.onnx"), "YuNet"),
     ):
         result = invoke("verify", "ada", *face, *more)
         assert (result.exit_code, result.stdout) == (ENVIRONMENT, ""), result.output

@@ -27,14 +27,14 @@ def say(text: str = "") -> None:
 
 def emit_json(kind: str, values: dict[str, Any]) -> None:
     """One JSON object on stdout. `schema` names its kind and version; NaN and infinity become null."""
-    click.echo(
-        json.dumps(
-            {"schema": f"edgepin.{kind}/{SCHEMA_VERSION}", **_finite(values)},
-            ensure_ascii=False,
-            default=str,
-            allow_nan=False,
-        )
+    text = json.dumps(
+        {"schema": f"edgepin.{kind}/{SCHEMA_VERSION}", **_finite(values)},
+        ensure_ascii=False,
+        default=str,
+        allow_nan=False,
     )
+    # A file's name need not be UTF-8: half a character is written as JSON writes it, \udcNN.
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _finite(value: Any) -> Any:

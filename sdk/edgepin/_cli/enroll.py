@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .console import emit_json, exit_codes, say
-from .options import FILE, bundle_options, open_verifier, store_options
+from .options import FILE, bundle_options, open_verifier
+from .store_access import Access, store_access
 
 
 @click.command()
@@ -31,8 +34,19 @@ from .options import FILE, bundle_options, open_verifier, store_options
 @click.option("--face-cropped", is_flag=True, help="The images are face crops already.")
 @click.option("--consent", help="What the person agreed to, and when; kept encrypted beside the templates.")
 @click.option("--replace", is_flag=True, help="Replace the templates of an id that is enrolled already.")
+@click.option(
+    "--consent-days",
+    type=click.IntRange(1, 36_500),
+    metavar="N",
+    help="After how many days the consent runs out (edgepin store expire).",
+)
+@click.option(
+    "--check-duplicates",
+    is_flag=True,
+    help="Compare with everybody who is enrolled, and report who looks like the same person.",
+)
 @bundle_options
-@store_options
+@store_access
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @exit_codes
 def enroll(
@@ -42,15 +56,11 @@ def enroll(
     face_cropped: bool,
     consent: str | None,
     replace: bool,
-    bundle: Path | None,
-    allow_unsigned: bool,
-    backend: str,
-    require: str | None,
-    precision: str,
-    face_finder: Path | None,
-    store: Path | None,
-    key_file: Path | None,
+    consent_days: int | None,
+    check_duplicates: bool,
+    access: Access,
     as_json: bool,
+    **opening: Any,
 ) -> None:
     """Enroll a person from images and recordings.
 
@@ -64,32 +74,36 @@ def enroll(
 
     if not faces and not voices:
         raise UsageError("nothing to enroll from", hint="give --face, --voice, or both; each may be repeated")
-    with open_verifier(
-        bundle,
-        store,
-        allow_unsigned=allow_unsigned,
-        backend=backend,
-        require=require,
-        precision=precision,
-        face_finder=face_finder,
-        key_file=key_file,
-    ) as verifier:
-        session = verifier.enroll(subject, consent=consent, replace=replace)
+    if consent_days is not None and consent is None:
+        raise UsageError("--consent-days needs --consent", hint="say what the person agreed to")
+    expires = None if consent_days is None else time.time() + 86_400.0 * consent_days
+    with open_verifier(access, **opening) as verifier:
+        session = verifier.enroll(
+            subject, consent=consent, expires=expires, replace=replace, check_duplicates=check_duplicates
+        )
         for kind, path in [("face", path) for path in faces] + [("voice", path) for path in voices]:
             try:
-                if kind == "face":
+                told = (
                     session.add_face(path, cropped=face_cropped)
-                else:
-                    session.add_voice(path)
+                    if kind == "face"
+                    else session.add_voice(path)
+                )
             except CaptureError as error:
                 raise CaptureError(f"{path}: {error}", code=error.code, hint=error.hint) from error
-        session.commit()
+            if not told.agrees:
+                say(f"{path}: does not look like the same person as the {kind}s before it")
+        enrolled = session.commit()
+        advice = session.feedback.advice
     if as_json:
-        emit_json(
-            "enrollment", {"id": subject, "faces": len(faces), "voices": len(voices), "consent": consent}
-        )
-    else:
-        say(
-            f"enrolled {subject}: {len(faces)} face and {len(voices)} voice captures"
-            + ("" if consent else "; no consent on record (--consent)")
-        )
+        emit_json("enrollment", {**enrolled.to_json(), "consent": consent, "advice": list(advice)})
+        return
+    say(
+        f"enrolled {subject}: {enrolled.faces} face and {enrolled.voices} voice captures"
+        + ("" if consent else "; no consent on record (--consent)")
+    )
+    if enrolled.left_out:
+        say(f"left out, as they do not agree with the others: {', '.join(enrolled.left_out)}")
+    if advice:
+        say(f"for a good template: {'; '.join(advice)}")
+    if enrolled.duplicates:
+        say(f"looks like the same person: {', '.join(enrolled.duplicates)}")

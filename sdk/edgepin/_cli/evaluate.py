@@ -61,6 +61,10 @@ def embeddings(npz: Path, trials: Path, as_json: bool) -> None:
 @click.option(
     "--quality-gate", is_flag=True, help="Refuse captures of poor quality; their trials are non-matches."
 )
+@click.option("--groups", type=FILE, metavar="G.tsv", help="Person, tab, group: rates by group as well.")
+@click.option(
+    "--group-column", metavar="NAME", help="Which column of the groups' header. Default: the second."
+)
 # Figures must not depend on what was the fastest on the machine that made them.
 @functools.partial(bundle_options, precision="fp32")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -75,6 +79,8 @@ def verification(
     seconds: float | None,
     find_faces: bool,
     quality_gate: bool,
+    groups: Path | None,
+    group_column: str | None,
     bundle: Path | None,
     allow_unsigned: bool,
     backend: str,
@@ -90,9 +96,13 @@ def verification(
       edgepin evaluate verification --modality voice --root eval --trials voice.txt --seconds 3 --bundle site.pin --json
     """
     from .._bundle.bundle import Bundle
+    from .._decision.groups import read_groups
     from .._runtime.backends import open_runtime
     from .._verifier import make_pipeline
 
+    if group_column is not None and groups is None:
+        raise UsageError("--group-column is of --groups")
+    grouping = read_groups(groups, group_column) if groups is not None else None
     opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
     chosen = open_runtime(opened, backend=backend, require=require, precision=precision)
     say(chosen.about)
@@ -108,12 +118,56 @@ def verification(
     if modality == "fused":
         if voice_root is None or face_root is None or chimeras is None:
             raise UsageError("fused trials need --voice-root, --face-root and --chimeras")
-        result = _fused(opened, encode, voice_root, face_root, trials, chimeras)
+        result = _fused(opened, encode, voice_root, face_root, trials, chimeras, grouping)
     else:
         if root is None:
             raise UsageError(f"{modality} trials need --root")
-        result = _one_modality(encode, modality, root, trials)
+        result = _one_modality(opened, encode, modality, root, trials, grouping)
     _show({**settings, **result, "ms_per_capture": encode.median_times()}, as_json)
+
+
+@evaluate.command()
+@click.option("--lists", required=True, type=FILE, help="Folder with the official lists on VoxCeleb1.")
+@click.option("--face-npz", required=True, type=FILE, help="Arrays `names` (m,) and `embeddings` (m, d).")
+@click.option("--voice-npz", required=True, type=FILE, help="The same of voices, in the same space.")
+@click.option(
+    "--replicates", default=500, show_default=True, type=click.IntRange(20), help="Resamples of people."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all that is drawn.")
+@click.option("--plots", type=FILE, help="Also write SVG pictures into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
+@exit_codes
+def pins(
+    lists: Path,
+    face_npz: Path,
+    voice_npz: Path,
+    replicates: int,
+    seed: int,
+    plots: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the tables of Learnable PINs from embeddings of faces and voices.
+
+    \b
+    Example:
+      edgepin evaluate pins --lists pins_protocol --face-npz faces.npz --voice-npz voices.npz --json
+    """
+    from .._pins.draws import Resampling
+    from .._pins.evaluate import evaluate_pins
+    from .._pins.report import draw, tables
+
+    found = evaluate_pins(lists, face_npz, voice_npz, Resampling(replicates, seed))
+    if plots is not None:
+        for path in draw(found, plots):
+            say(f"wrote {path}")
+    found.pop("roc")
+    if as_json:
+        emit_json("pins", found)
+    else:
+        for line in tables(found):
+            click.echo(line)
+        for what, why in found["left_out"].items():
+            say(f"left out: {what}: {why}")
 
 
 class Captures:
@@ -153,13 +207,54 @@ class Captures:
         return {stage: round(sorted(times)[len(times) // 2], 3) for stage, times in self._times.items()}
 
 
-def _one_modality(encode: Captures, modality: str, root: Path, trials_file: Path) -> dict[str, Any]:
-    from ..evaluation import evaluate_modality, paths_under, read_trials
+Grouping = dict[str, str] | None
+
+
+def _one_modality(
+    bundle: Bundle,
+    encode: Captures,
+    modality: str,
+    root: Path,
+    trials_file: Path,
+    grouping: Grouping,
+) -> dict[str, Any]:
+    from .._decision.fusion import Fusion
+    from ..evaluation import evaluate_modality, paths_under, read_trials, subject_of
 
     trials = read_trials(trials_file)
     paths = paths_under(root, trials.names)
     evaluated = evaluate_modality(trials, encode.embed(modality, paths), encode.progress(modality))
-    return evaluated.result.to_json()
+    result = evaluated.result.to_json()
+    if grouping is not None:
+        fusion = Fusion.from_json(bundle.manifest.fusion)
+        point = fusion.evidence.sets[modality].strictest
+        calibration = fusion.model.face if modality == "face" else fusion.model.voice
+        # A refused capture is a non-match at any threshold, also in LLRs.
+        result["groups"] = _by_group(
+            [subject_of(name) for name in trials.enroll],
+            [subject_of(name) for name in trials.test],
+            calibration.llr(evaluated.scores),
+            trials.labels,
+            grouping,
+            point,
+        )
+    return result
+
+
+def _by_group(
+    enroll: list[str], test: list[str], llr: Any, labels: Any, grouping: dict[str, str], point: Any
+) -> dict[str, Any]:
+    """Rates by group at the point of the default policy; without one EER alone."""
+    from .._decision.groups import rates_by_group
+
+    rates = rates_by_group(
+        llr, labels, enroll, test, grouping, threshold=None if point is None else point.threshold
+    )
+    return {
+        "fmr": None if point is None else point.fmr,
+        "threshold": None if point is None else point.threshold,
+        "rates": [one.to_json() for one in rates],
+    }
 
 
 def _fused(
@@ -169,6 +264,7 @@ def _fused(
     face_root: Path,
     trials_file: Path,
     chimeras_file: Path,
+    grouping: Grouping,
 ) -> dict[str, Any]:
     """EER of the fused LLR on the trials, and what the bundle's default policy does to every kind of attempt."""
     import numpy as np
@@ -203,8 +299,16 @@ def _fused(
     refused = {**captured["voice"].refused, **captured["face"].refused}
     result = dataclasses.replace(summarize(llrs["trials"], labels, llr=True, failed=len(refused)))
     point = policy.sets["face+voice"].point
+    people = np.array(sets.people)
+    by_group = None
+    if grouping is not None:
+        enroll, test = (
+            people[side].tolist() for side in (sets.trials.enroll_subject, sets.trials.test_subject)
+        )
+        by_group = _by_group(enroll, test, llrs["trials"], labels, grouping, point)
     return {
         **result.to_json(),
+        **({} if by_group is None else {"groups": by_group}),
         "chimeric": True,
         "note": "chimeric people: this measures the decision, not whether faces and voices go together",
         "default_policy": {
@@ -241,6 +345,8 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
     say(
         f"{result['genuine']} genuine and {result['impostor']} impostor trials, {result.get('failed', 0)} captures refused"
     )
+    if "groups" in result:
+        _tell_groups(result["groups"])
     if "default_policy" in result:
         policy = result["default_policy"]
         say(
@@ -248,3 +354,19 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
             + ", ".join(f"{kind} {rate:.4f}" for kind, rate in policy["false_match"].items())
         )
         say(result["note"])
+
+
+def _tell_groups(groups: dict[str, Any]) -> None:
+    def shown(value: dict[str, float] | None) -> str:
+        if value is None:
+            return "none"
+        return f"{100 * value['rate']:.3f} ({100 * value['low']:.3f} to {100 * value['high']:.3f})"
+
+    if groups["fmr"] is not None:
+        say(
+            f"at the default policy's threshold (FMR {groups['fmr']:g}), in %, with 95 % intervals by subject:"
+        )
+    click.echo(f"{'group':16} {'people':>6} {'EER':>26} {'FMR':>26} {'FNMR':>26}")
+    for row in groups["rates"]:
+        cells = (f"{shown(row[key]):>26}" for key in ("eer", "fmr", "fnmr"))
+        click.echo(f"{' x '.join(row['groups']):16} {row['people']:>6} {' '.join(cells)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -33,7 +34,7 @@ def keygen(out: Path | None, as_json: bool) -> None:
     from .._bundle.signing import SigningKey
     from .._paths import signing_key_path
 
-    path = signing_key_path() if out is None else out / "signing.key" if out.is_dir() else out
+    path = signing_key_path() if out is None else out / "signing.key" if os.path.isdir(out) else out
     key = SigningKey.create(path.absolute())
     public = path.with_suffix(".pub")
     if as_json:

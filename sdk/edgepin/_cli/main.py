@@ -14,17 +14,26 @@ from .console import exit_codes
 
 # The device's own verbs, and the extra that brings each of the others.
 DEVICE_VERBS = {
+    "audit": "edgepin._cli.audit:audit",
     "bundle": "edgepin._cli.bundle:bundle",
+    "calibrate": "edgepin._cli.calibrate:calibrate",
+    "completion": "edgepin._cli.completion:completion",
     "compile": "edgepin._cli.compile:compile_engines",
     "demo": "edgepin._cli.demo:demo",
     "doctor": "edgepin._cli.doctor:doctor",
     "enroll": "edgepin._cli.enroll:enroll",
     "evaluate": "edgepin._cli.evaluate:evaluate",
+    "identify": "edgepin._cli.identify:identify",
     "keygen": "edgepin._cli.keygen:keygen",
+    "label": "edgepin._cli.label:label",
+    "live": "edgepin._cli.live:live",
+    "store": "edgepin._cli.store:store",
+    "unlock": "edgepin._cli.unlock:unlock",
     "verify": "edgepin._cli.verify:verify",
 }
 EXTRA_VERBS = {
     "export": ("export", "Quantize trained encoders, calibrate them and write a signed bundle."),
+    "index": ("train", "Check a data set's captures, report what is broken, index it, write shards."),
     "render": ("train", "Draw and voice synthetic people into a folder corpus."),
     "train": ("train", "Train a face and a voice encoder from a folder corpus."),
 }

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .._bundle.bundle import Bundle
 from .._capture.faces import FaceFinder, HaarFinder, YuNetFinder
 from .._decision.policy import Policy
-from .._errors import BundleNotFoundError
+from .._errors import BundleNotFoundError, EnvironmentFault
 from .._runtime.backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS
 from .._verifier import Verifier
+
+if TYPE_CHECKING:
+    from .._capture.liveness import LivenessCheck
+    from .store_access import Access
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,30 +111,92 @@ def make_finder(path: Path | None) -> FaceFinder:
     return YuNetFinder(path) if path is not None else HaarFinder()
 
 
+def decision_options(verb: F) -> F:
+    """--door, --policy-fmr, --calibration, --allow-voice-alone, --no-face-alone, --deadline: all of a `Deciding`."""
+    for option in reversed(
+        (
+            click.option(
+                "--door",
+                default="",
+                metavar="NAME",
+                help="The place or caller of the attempt, by which failures are counted too.",
+            ),
+            click.option(
+                "--policy-fmr",
+                type=float,
+                metavar="X",
+                help="The false match rate to promise, such as 0.001. Default: the lowest that the evidence carries.",
+            ),
+            click.option(
+                "--calibration",
+                type=FILE,
+                metavar="SITE.cal",
+                envvar="EDGEPIN_CALIBRATION",
+                show_envvar=True,
+                help="A site's own calibration (edgepin calibrate) in place of the bundle's.",
+            ),
+            click.option(
+                "--allow-voice-alone",
+                is_flag=True,
+                help="Let a voice without a face decide. It is no authentication.",
+            ),
+            click.option("--no-face-alone", is_flag=True, help="Let no face without a voice decide."),
+            click.option(
+                "--deadline",
+                type=click.FloatRange(0.1),
+                default=10.0,
+                show_default=True,
+                metavar="S",
+                help="Seconds that a verification may take; after that the answer is no.",
+            ),
+        )
+    ):
+        verb = option(verb)
+    return verb
+
+
 def open_verifier(
-    bundle: Path | None,
-    store: Path | None,
+    access: Access,
     *,
+    bundle: Path | None,
     allow_unsigned: bool,
     backend: str,
     require: str | None,
     precision: str,
     face_finder: Path | None,
-    key_file: Path | None,
-    policy: Policy | None = None,
+    policy_fmr: float | None = None,
+    calibration: Path | None = None,
+    allow_voice_alone: bool = False,
+    no_face_alone: bool = False,
+    allow_identification: bool = False,
+    deadline: float = 10.0,
+    liveness: LivenessCheck | None = None,
     store_must_exist: bool = False,
 ) -> Verifier:
-    from .._store.keys import KeyFile
-
+    """A verifier from what `bundle_options`, `store_access` and `decision_options` gave."""
     opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
+    policy = Policy(
+        fmr=policy_fmr,
+        allow_face_alone=not no_face_alone,
+        allow_voice_alone=allow_voice_alone,
+        allow_identification=allow_identification,
+    )
+    if store_must_exist and not os.path.exists(access.path):  # before a key is asked for
+        raise EnvironmentFault(
+            f"there is no store at {access.path}", hint="enroll someone first: edgepin enroll ID …"
+        )
     return Verifier.open(
         opened,
-        store,
+        access.path,
         policy=policy,
+        calibration=calibration,
         backend=backend,
         require=require,
         precision=precision,
         finder=make_finder(face_finder),
-        key=KeyFile(key_file) if key_file else None,
+        key=access.key(create=not store_must_exist),
+        counter=access.counter(),
+        deadline=deadline,
+        liveness=liveness,
         store_must_exist=store_must_exist,
     )
