@@ -6,7 +6,7 @@ DEMO ?= build/demo
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench device-test test-aarch64 test-gpu clean
+.PHONY: help setup demo test lint bench fuzz crash device-test test-aarch64 test-gpu clean
 
 help:
 	@echo "make demo         render people, train, export, enroll and verify: the whole story"
@@ -14,6 +14,8 @@ help:
 	@echo "make lint         ruff and mypy alone"
 	@echo "make device-test  the device package alone, on PYTHON310 (default python3.10)"
 	@echo "make bench        the log-mel against other packages; minutes, on an idle machine"
+	@echo "make fuzz         a million damaged inputs to every parser; goes on where it was stopped"
+	@echo "make crash        2,000 kills, a power cut after every write, a full disk at every write"
 	@echo "make test-gpu     what needs an NVIDIA GPU"
 	@echo "make test-aarch64 the compiled log-mel for aarch64 under emulation; needs cmake, g++-aarch64-linux-gnu and qemu-user"
 	@echo "make clean        remove what the demo built"
@@ -63,6 +65,13 @@ bench: $(READY)
 	@mkdir -p $(BENCH)
 	$(BIN)/pytest benchmarks --benchmark-only
 	$(BIN)/python -m benchmarks.log_mel --json $(BENCH)/log_mel_cpu.json --chart $(BENCH)/log_mel_cpu.svg
+
+fuzz: $(READY)
+	@mkdir -p build
+	$(BIN)/python -m tests.fuzz --cases 1000000 --seed 1 --checkpoint build/fuzz.json
+
+crash: $(READY)
+	$(BIN)/python -m tests.crash --full
 
 clean:
 	rm -rf build

@@ -121,6 +121,11 @@ def export(
             hint="give the folder of a training run, or --face-onnx and --voice-onnx",
         )
     loaded = None if run is None else load_run(run)
+    if loaded is not None and loaded.config.encoders == "vggm":
+        raise UsageError(
+            "the paper's encoders take spectrograms, which no device computes",
+            hint='train with encoders = "small" or "edge" to export',
+        )
     corpus = {} if loaded is None else loaded.corpus
     people = _people(
         corpus, calibration, calibration_faces, calibration_voices, pairs, chimeric, face_cropped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,7 +85,7 @@ def _read(what: str, name: str, presets: dict[str, S], parse: Any) -> S:
     if name in presets:
         return presets[name]
     path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(
             f"{what} spec: {name} is no preset and no file", hint=f"presets: {', '.join(presets)}"
         )
@@ -104,7 +105,7 @@ def _read(what: str, name: str, presets: dict[str, S], parse: Any) -> S:
 def _parse(what: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # more digits or brackets than the parser takes, too
         raise UsageError(f"{what} spec: this is not TOML: {error}") from error
 
 
@@ -124,7 +125,8 @@ def _build(
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UsageError(
-            f"{what} spec: unknown key {', '.join(unknown)}", hint=f"known are: preset, {', '.join(known)}"
+            f"{what} spec: unknown key {ascii(', '.join(unknown))[1:-1]:.200}",
+            hint=f"known are: preset, {', '.join(known)}",
         )
     if base is not None:
         return dataclasses.replace(base, **values)
@@ -151,7 +153,7 @@ def _log_mel(value: object, base: LogMelSpec | None) -> LogMelSpec:
             return LogMelSpec.from_json(fields)  # which lists what is missing
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(LogMelSpec)})
         if unknown:
-            raise UsageError(f"voice spec: unknown key log_mel.{unknown[0]}")
+            raise UsageError(f"voice spec: unknown key log_mel.{ascii(unknown[0])[1:-1]:.200}")
         return dataclasses.replace(base, **fields)
     except ValueError as error:
         raise UsageError(f"voice spec: log_mel: {error}") from None

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgepin._decision.calibration import MIN_PEOPLE, TrialSet
+from edgepin._decision import draw
+from edgepin._decision.calibration import MIN_PEOPLE
+from edgepin._decision.draw import CapturedPeople
+from edgepin._decision.trial_set import TrialSet
 from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin._errors import CaptureError, UsageError
 from edgepin._pipeline import Pipeline, Timings
@@ -22,7 +24,6 @@ from ._parity import Captured
 
 MAX_PEOPLE = 400
 """More would make more evidence than the ladder of policies needs, and matrices that do not fit."""
-TRIALS_PER_KIND = 20_000
 
 Progress = Callable[[str, int, int], None]
 
@@ -96,50 +97,10 @@ def prepare_people(
     return Prepared(able, gather("face"), gather("voice"), dict(refused))
 
 
-def draw_trials(people: People, *, chimeric: bool, seed: int = 0) -> TrialSet:
-    """Genuine attempts, strangers' and both half-forged kinds; never a capture against itself."""
-    rng = np.random.default_rng(seed)
-    count = len(people.names)
-    faces = [np.flatnonzero(people.faces.owner == number) for number in range(count)]
-    voices = [np.flatnonzero(people.voices.owner == number) for number in range(count)]
-    per_pair = int(np.clip(TRIALS_PER_KIND // (count * (count - 1)), 2, 60))
-    per_person = int(np.clip(TRIALS_PER_KIND // count, 20, 200))
-    rows: list[tuple[int, int, int, int, int, int, str]] = []
-
-    def attempt(a: int, b: int, kind: str) -> None:
-        """One of `b` against `a`'s enrollment: which captures are the forged ones is the kind's."""
-        face, voice = _two(faces[a], rng), _two(voices[a], rng)
-        test_face = int(rng.choice(faces[b])) if kind in ("stranger", "other_face") else face[1]
-        test_voice = int(rng.choice(voices[b])) if kind in ("stranger", "other_voice") else voice[1]
-        rows.append((face[0], voice[0], test_face, test_voice, a, b, kind))
-
-    for a in range(count):
-        for _ in range(per_person):
-            attempt(a, a, "genuine")
-        for b in range(count):
-            for kind in ("stranger", "other_voice", "other_face") if a != b else ():
-                for _ in range(per_pair):
-                    attempt(a, b, kind)
-    face, voice, test_face, test_voice, a, b = (
-        np.array(column) for column in list(zip(*rows, strict=True))[:6]
+def draw_trials(people: People, *, chimeric: bool) -> TrialSet:
+    """Attempts of every kind among the people, as `edgepin calibrate` draws them at a site."""
+    faces, voices = (
+        CapturedPeople(captured.identity, captured.pin, captured.owner)
+        for captured in (people.faces, people.voices)
     )
-    dot = _row_dots
-    return TrialSet(
-        face=dot(people.faces.identity[face], people.faces.identity[test_face]),
-        voice=dot(people.voices.identity[voice], people.voices.identity[test_voice]),
-        face_voice=dot(people.faces.pin[face], people.voices.pin[test_voice]),
-        voice_face=dot(people.voices.pin[voice], people.faces.pin[test_face]),
-        subject_a=a,
-        subject_b=b,
-        kind=np.array([row[6] for row in rows]),
-        chimeric=chimeric,
-    )
-
-
-def _two(captures: NDArray[np.int64], rng: np.random.Generator) -> tuple[int, int]:
-    first, second = rng.choice(captures, 2, replace=False)
-    return int(first), int(second)
-
-
-def _row_dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.einsum("nd,nd->n", a.astype(np.float64), b.astype(np.float64))
+    return draw.draw_trials(faces, voices, chimeric=chimeric)

@@ -147,7 +147,7 @@ class LogMelSpec:
             return PRESETS[name]
         except (KeyError, TypeError):
             known = ", ".join(PRESETS)
-            raise ValueError(f"no preset is called {name!r}; there are: {known}") from None
+            raise ValueError(f"no preset is called {name!r:.80}; there are: {known}") from None
 
     @property
     def frame_lead(self) -> int:
@@ -199,7 +199,7 @@ class LogMelSpec:
             raise ValueError(f"the log-mel spec lacks: {', '.join(missing)}")
         unknown = sorted(str(key) for key in data.keys() - names)
         if unknown:
-            raise ValueError(f"the log-mel spec has unknown keys: {', '.join(unknown)}")
+            raise ValueError(f"the log-mel spec has unknown keys: {ascii(', '.join(unknown))[1:-1]:.200}")
         return cls(**data)  # type: ignore[arg-type]  # __post_init__ checks every type
 
 
@@ -215,12 +215,12 @@ def _coerce(name: str, kind: str, value: object) -> object:
     if kind == "bool":
         if isinstance(value, bool):
             return value
-        raise ValueError(f"{name} must be true or false, not {value!r}")
+        raise ValueError(f"{name} must be true or false, not {value!r:.80}")
     if kind == "int":
         # bool is an Integral, and never what was meant here.
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             return int(value)
-        raise ValueError(f"{name} must be a whole number, not {value!r}")
+        raise ValueError(f"{name} must be a whole number, not {value!r:.80}")
     if kind == "float":
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             try:
@@ -229,8 +229,8 @@ def _coerce(name: str, kind: str, value: object) -> object:
                 number = math.inf
             if math.isfinite(number):
                 return number
-        raise ValueError(f"{name} must be a finite number, not {value!r}")
+        raise ValueError(f"{name} must be a finite number, not {value!r:.80}")
     choices = get_args(_CHOICES[kind])
     if isinstance(value, str) and value in choices:
         return value
-    raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r:.80}")

@@ -323,7 +323,7 @@ def negative_slope() -> bytes:
 def promise_without_evidence() -> bytes:
     def change(value: dict[str, Any]) -> None:
         for kind in value["fusion"]["evidence"]["sets"]["face+voice"]["kinds"].values():
-            kind["thresholds"] = [[1e-6, -30.0]]
+            kind["thresholds"] = [[1e-6, -30.0, 435]]
 
     return bundle(change)
 

@@ -116,7 +116,7 @@ class Manifest:
             raise BundleError(f"the manifest lacks: {', '.join(sorted(names - value.keys()))}")
         if value.keys() - names:
             raise BundleError(
-                f"the manifest has unknown keys: {', '.join(sorted(value.keys() - names))[:200]}"
+                f"the manifest has unknown keys: {ascii(', '.join(sorted(value.keys() - names)))[1:-1]:.200}"
             )
         try:
             log_mel, face = LogMelSpec.from_json(value["log_mel"]), FaceSpec.from_json(value["face"])

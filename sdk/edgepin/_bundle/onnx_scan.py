@@ -194,7 +194,7 @@ class _Scan:
                 named[part.number] = part
         operator = self._operator(named, _FUNCTION_NAME)
         if operator[0] in _STANDARD_DOMAINS:
-            raise BundleError(f"{self._name} redefines ONNX's own operator {operator[1]:.80}")
+            raise BundleError(f"{self._name} redefines ONNX's own operator {ascii(operator[1])[1:-1]:.80}")
         if operator in self._functions:
             raise BundleError(f"{self._name} defines {_spelled(operator)} twice")
         self._functions[operator] = body

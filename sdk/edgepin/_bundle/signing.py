@@ -35,7 +35,7 @@ class PublicKey:
     def load(cls, path: Path) -> PublicKey:
         """The key in a PEM file. Raises `EnvironmentFault` if there is none in it, or if anyone may change
         the file."""
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -51,7 +51,7 @@ class PublicKey:
             )
         try:
             key = serialization.load_pem_public_key(data)
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, InternalError):
             key = None
         if not isinstance(key, Ed25519PublicKey):
             raise EnvironmentFault(
@@ -114,7 +114,7 @@ class SigningKey:
 
     @classmethod
     def _load_if_there(cls, path: Path) -> SigningKey | None:
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -124,7 +124,7 @@ class SigningKey:
             return None
         try:
             key = serialization.load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
             key = None
         if not isinstance(key, Ed25519PrivateKey):
             raise IntegrityError(

@@ -37,6 +37,9 @@ _ACTIVE_RANGE_DB = 35.0
 _FLOOR_DB = -65.0
 _MARGIN = SAMPLE_RATE // 10
 
+# Format tags of MPEG sound in WAV (RFC 2361): it would bring one more decoder, which is for nothing else here.
+_MPEG = (b"\x50", b"\x55")
+
 _PIPED = "the file was cut short, or written to a pipe: write it to a file again"
 _RETRY = "record it again as WAV, FLAC or Ogg"
 
@@ -91,39 +94,62 @@ def prepare(pcm: npt.NDArray[Any], sample_rate: float) -> npt.NDArray[np.int16]:
     Raises `UsageError` for another dtype, shape or a rate outside 8-192 kHz, and `CaptureError` with code
     `not_finite` or `too_short` (no samples).
     """
+    check_pcm(pcm)
+    rate = check_sample_rate(sample_rate)
+    if pcm.shape[0] == 0:
+        raise _no_samples()
+    if pcm.ndim == 2 and pcm.shape[1] == 1:
+        pcm = pcm[:, 0]
+    if pcm.dtype == np.int16 and pcm.ndim == 1 and rate == SAMPLE_RATE:
+        return np.ascontiguousarray(pcm, dtype=np.int16)
+    unit = to_unit(pcm)
+    if rate != SAMPLE_RATE:
+        import soxr
+
+        unit = np.asarray(soxr.resample(unit, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+        if unit.shape[0] == 0:
+            raise _no_samples()
+    return to_int16(unit)
+
+
+def check_pcm(pcm: Any) -> None:
+    """Raises `UsageError` unless `pcm` has a dtype and a shape that `prepare` takes."""
     if not isinstance(pcm, np.ndarray):
         raise UsageError(f"pcm must be a numpy array, not {type(pcm).__name__}")
     if pcm.dtype.name not in ("int16", "int32", "float32", "float64"):
         raise UsageError(f"pcm must be int16, int32, float32 or float64, not {pcm.dtype}")
     if pcm.ndim not in (1, 2) or (pcm.ndim == 2 and not 1 <= pcm.shape[1] <= MAX_CHANNELS):
         raise UsageError(f"pcm must be (samples,) or (samples, channels), not {pcm.shape}")
+
+
+def check_sample_rate(sample_rate: Any) -> int:
+    """The rate as a whole number of hertz. Raises `UsageError` for another, or one outside 8-192 kHz."""
     # Sound devices report their rate as a float, so a whole one is taken.
     number = isinstance(sample_rate, (int, float, np.number)) and not isinstance(sample_rate, bool)
     if not number or not float(sample_rate).is_integer():
         raise UsageError(f"sample_rate must be a whole number of hertz, not {sample_rate!r}")
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise UsageError(f"sample_rate must lie in {MIN_SAMPLE_RATE}-{MAX_SAMPLE_RATE} Hz, not {sample_rate}")
-    if pcm.shape[0] == 0:
-        raise _no_samples()
-    if pcm.ndim == 2 and pcm.shape[1] == 1:
-        pcm = pcm[:, 0]
-    if pcm.dtype == np.int16 and pcm.ndim == 1 and sample_rate == SAMPLE_RATE:
-        return np.ascontiguousarray(pcm, dtype=np.int16)
+    return int(sample_rate)
+
+
+def to_unit(pcm: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Samples that passed `check_pcm` as mono float32 `(samples,)` in [-1, 1], channels averaged.
+
+    Raises `CaptureError` (`not_finite`).
+    """
     if pcm.dtype.kind == "f" and not np.isfinite(pcm).all():
         raise CaptureError(
             "the sound has samples that are not finite", code="not_finite", hint="check the source"
         )
-
     mono = pcm.mean(axis=1, dtype=np.float64) if pcm.ndim == 2 else pcm
     scale = {"int16": 2.0**-15, "int32": 2.0**-31}.get(pcm.dtype.name, 1.0)
     # Clip first: a float of 1e30 would overflow or ring through the resampling filter.
-    unit = np.clip(mono * scale, -1.0, 1.0).astype(np.float32)
-    if sample_rate != SAMPLE_RATE:
-        import soxr
+    return np.clip(mono * scale, -1.0, 1.0).astype(np.float32)
 
-        unit = np.asarray(soxr.resample(unit, int(sample_rate), SAMPLE_RATE, quality="HQ"), dtype=np.float32)
-        if unit.shape[0] == 0:
-            raise _no_samples()
+
+def to_int16(unit: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """Samples in [-1, 1] as int16; what is beyond is clipped."""
     return np.asarray(np.clip(np.rint(unit * 32768.0), -32768, 32767), dtype=np.int16)
 
 
@@ -195,6 +221,8 @@ def _check_wav_length(data: bytes, order: str) -> None:
                     hint=_PIPED,
                 )
             return
+        if name == b"fmt " and data[position + 8 : position + 10].strip(b"\0") in _MPEG:
+            raise CaptureError("the WAV file holds MPEG sound", code="unsupported", hint=_RETRY)
         position += 8 + length + (length & 1)
     raise CaptureError("the WAV file has no data chunk", code="damaged", hint=_RETRY)
 

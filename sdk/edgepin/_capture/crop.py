@@ -47,7 +47,7 @@ class FaceSpec:
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or not 16 <= self.size <= 1024:
-            raise ValueError(f"size must be a whole number in 16-1024, not {self.size!r}")
+            raise ValueError(f"size must be a whole number in 16-1024, not {self.size!r:.80}")
         for name in ("left_eye", "right_eye"):
             object.__setattr__(self, name, _fraction_point(name, getattr(self, name)))
         if self.right_eye[0] - self.left_eye[0] < 0.1:
@@ -63,22 +63,26 @@ class FaceSpec:
     def from_json(cls, value: dict[str, Any]) -> FaceSpec:
         """The inverse of `to_json`; an unknown or missing key, or a wrong value, raises `ValueError`."""
         if not isinstance(value, dict) or set(value) != {"size", "left_eye", "right_eye"}:
-            raise ValueError(f"a face spec has exactly the keys size, left_eye and right_eye, not {value!r}")
+            raise ValueError(
+                f"a face spec has exactly the keys size, left_eye and right_eye, not {value!r:.80}"
+            )
         return cls(size=value["size"], left_eye=value["left_eye"], right_eye=value["right_eye"])
 
 
 @dataclass(frozen=True)
 class Face:
     """A found face, in px of the image: eye centers (x, y), `box` (x, y, width, height) and the finder's own
-    score.
+    score; the tip of the `nose` and the corners of the `mouth`, where the finder sees them.
 
-    `left_eye` is the eye at the image's left.
+    `left_eye` is the eye at the image's left, and so is the first corner of the mouth.
     """
 
     left_eye: Point
     right_eye: Point
     box: Box
     score: float
+    nose: Point | None = None
+    mouth: tuple[Point, Point] | None = None
 
     @property
     def eye_distance(self) -> float:
@@ -167,8 +171,8 @@ def resize_crop(rgb: npt.NDArray[np.uint8], spec: FaceSpec) -> npt.NDArray[np.ui
 def _fraction_point(name: str, value: Any) -> Point:
     """`value` as two floats in [0, 1]; JSON brings lists and whole numbers."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{name} must be (x, y), not {value!r}")
+        raise ValueError(f"{name} must be (x, y), not {value!r:.80}")
     for part in value:
         if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0.0 <= part <= 1.0:
-            raise ValueError(f"{name} must be two fractions of the side in 0-1, not {value!r}")
+            raise ValueError(f"{name} must be two fractions of the side in 0-1, not {value!r:.80}")
     return float(value[0]), float(value[1])

@@ -6,6 +6,7 @@ needs its model file. Anything with `name` and `find` can stand in for them.
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +37,7 @@ __all__ = [
     "YuNetFinder",
     "align",
     "find_and_align",
+    "find_face",
     "resize_crop",
 ]
 
@@ -207,10 +209,13 @@ class YuNetFinder:
         _, rows = detector.detect(bgr)
         found = []
         for row in np.zeros((0, 15)) if rows is None else np.asarray(rows, dtype=np.float64):
-            points = [float(v) for v in (row[:8] - border) / scale]  # box corner, its size, two eyes
-            left, right = sorted([(points[4], points[5]), (points[6], points[7])])
-            box = (points[0], points[1], float(row[2]) / scale, float(row[3]) / scale)
-            found.append(Face(left, right, box, float(row[14])))
+            # Box corner, its size, then x and y of two eyes, nose, two corners of the mouth.
+            places = [float(v) for v in (row[:14] - border) / scale]
+            points = list(zip(places[4::2], places[5::2], strict=True))
+            left, right = sorted(points[:2])
+            first, second = sorted(points[3:])
+            box = (places[0], places[1], float(row[2]) / scale, float(row[3]) / scale)
+            found.append(Face(left, right, box, float(row[14]), nose=points[2], mouth=(first, second)))
         return _clean(found, rgb.shape[1], rgb.shape[0])
 
     def _detector(self) -> Any:
@@ -222,7 +227,7 @@ class YuNetFinder:
     def _load(self) -> Any:
         import cv2
 
-        if not self._path.is_file():
+        if not os.path.isfile(self._path):
             raise EnvironmentFault(
                 f"no face detector at {self._path}", hint="give the path of a YuNet ONNX file"
             )
@@ -238,7 +243,12 @@ class YuNetFinder:
 
 
 def find_and_align(rgb: npt.NDArray[np.uint8], finder: FaceFinder, spec: FaceSpec) -> npt.NDArray[np.uint8]:
-    """The one face of an image, cropped: uint8 `(size, size, 3)`. Smaller faces in the background are let be.
+    """The one face of an image, cropped: uint8 `(size, size, 3)`. Raises as `find_face`."""
+    return align(rgb, find_face(rgb, finder), spec)
+
+
+def find_face(rgb: npt.NDArray[np.uint8], finder: FaceFinder) -> Face:
+    """The one face of an image. Smaller faces in the background are let be.
 
     Raises `CaptureError` with code `no_face`, `several_faces` (a second one at least half as large as the
     largest: whose template would it be?) or `too_small` (the eyes less than 16 px apart).
@@ -261,7 +271,7 @@ def find_and_align(rgb: npt.NDArray[np.uint8], finder: FaceFinder, spec: FaceSpe
             code="too_small",
             hint="come closer to the camera",
         )
-    return align(rgb, face, spec)
+    return face
 
 
 def _remake_yunet(path: Path, min_score: float) -> YuNetFinder:

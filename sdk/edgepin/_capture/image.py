@@ -47,7 +47,9 @@ def decode_image(
                         hint="give a smaller image",
                     )
                 image.load()
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
+                # In place, and below without a copy: each would be 200 MB at the largest size.
+                ImageOps.exif_transpose(image, in_place=True)
+                rgb = _to_rgb(image)
     except CaptureError:
         raise
     except Image.DecompressionBombError:  # Pillow's own cap, 179 million pixels, is checked before ours
@@ -84,7 +86,7 @@ def _to_rgb(image: Any) -> npt.NDArray[np.uint8]:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, image)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _gray_to_rgb(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -17,23 +17,25 @@ import numpy.typing as npt
 
 from .._errors import CaptureError, UsageError
 from .audio import SAMPLE_RATE, active_frames, frame_levels
-from .crop import MIN_CROP_SIDE
+from .crop import MIN_CROP_SIDE, MIN_EYE_DISTANCE, Face
 from .image import check_image
+from .pose import estimate_pose, symmetry
 
 _FULL_SCALE = 32_200  # of 32,768: resampling rounds the flat tops of clipped sound off by up to 2 %
 _FULL_SCALE_RUN = 3  # samples
-_MEASURED_SIDE = 64  # px: contrast and sharpness are measured on a crop no larger
+_MEASURED_SIDE = 64  # px: a crop is measured at this side, or its own if that is smaller
+_WHITE = 250
+_NOISE_SPAN = 5  # frames of 10 ms: noise is measured over 50 ms
+_NOISE_PERCENTILE = 5.0
+_MAX_SNR = 60.0  # dB: beyond, digital silence between the words would decide
 
 
 @dataclass(frozen=True)
 class QualityLimits:
-    """Where the gate stands. Raises `ValueError` on a limit that is not a finite number.
+    """Where the gate stands; docs/quality.md has what each limit rejects of real captures, and why it stands
+    there.
 
-    What the defaults reject, as measured on data that they were set by: none of 200 LibriSpeech clips of 4-5 s
-    and none of 351 of up to 12 s; 4 of 619 short spoken commands (0.6 %, all `too_short`); none of 585 tight
-    64x64 face crops, none of 600 aligned 112x112 ones as they are, and 1 of the 593 that YuNet finds in them.
-    Of 9,371 more tight crops it rejects 5 (0.05 %, `blurred`). Blurred by a Gaussian of 1, 2 and 3 px of 64, of
-    the 585 it rejects 5, 94 and 99 %, of the 600 it rejects 9, 99 and 100 %.
+    Raises `ValueError` on a limit that is not a finite number.
     """
 
     min_seconds: float = 1.0
@@ -44,12 +46,26 @@ class QualityLimits:
     """dBFS, RMS over the frames that are not silence, under which it is `silent`."""
     max_clipped: float = 0.01
     """Part of the samples that lie in runs at full scale, over which it is `clipped`."""
+    min_snr: float = 11.0
+    """dB of speech over noise, as `estimate_snr` has it, under which it is `noisy`."""
     min_source_side: int = MIN_CROP_SIDE
     """px, the shorter side of the image that the crop comes from, under which it is `too_small`."""
+    min_eye_distance: float = MIN_EYE_DISTANCE
+    """px between the eye centers in that image, under which it is `too_small` as well; of found faces only.
+    """
     min_contrast: float = 8.0
     """Standard deviation of the crop's gray values (0-255), under which it is `blank`."""
     min_sharpness: float = 0.02
-    """Variance of the Laplacian of the crop's gray values over their variance, under which it is `blurred`."""
+    """Variance of the Laplacian of the crop's gray values over their variance, under which it is `blurred`.
+    """
+    min_brightness: float = 45.0
+    """Mean gray value of the middle of the crop (0-255), under which it is `too_dark`."""
+    max_overexposed: float = 0.4
+    """Part of the middle of the crop that is white (250 and more), over which it is `too_bright`."""
+    max_yaw: float = 50.0
+    """Degrees of turn to either side, over which it is `turned`; of faces whose finder gives a nose only."""
+    max_roll: float = 40.0
+    """Degrees of tilt to either side, over which it is `tilted`; of found faces only."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -73,8 +89,8 @@ class Quality:
 
 
 def voice_quality(pcm: npt.NDArray[np.int16], limits: QualityLimits = DEFAULT_LIMITS) -> Quality:
-    """The verdict on trimmed 16 kHz speech, int16 `(samples,)`: measures `seconds`, `active_seconds`, `level`
-    and `clipped`.
+    """The verdict on trimmed 16 kHz speech, int16 `(samples,)`: measures `seconds`, `active_seconds`,
+    `level`, `clipped` and `snr`.
 
     `silent` is said before `too_short`, since silence cannot be trimmed to a length. Raises `UsageError` for
     another dtype or shape.
@@ -82,13 +98,15 @@ def voice_quality(pcm: npt.NDArray[np.int16], limits: QualityLimits = DEFAULT_LI
     if not isinstance(pcm, np.ndarray) or pcm.dtype != np.int16 or pcm.ndim != 1:
         raise UsageError("the voice must be int16 samples, (samples,): see `prepare`")
     active = active_frames(pcm)
-    power = 10.0 ** (frame_levels(pcm)[active].astype(np.float64) / 10.0)
+    levels = frame_levels(pcm)
+    power = 10.0 ** (levels[active].astype(np.float64) / 10.0)
     level = 10.0 * math.log10(float(power.mean())) if power.shape[0] else -120.0
     measured = {
         "seconds": pcm.shape[0] / SAMPLE_RATE,
         "active_seconds": float(active.sum()) * 0.01,
         "level": level,
         "clipped": _clipped_part(pcm),
+        "snr": estimate_snr(levels),
     }
     code = None
     frames_there = active.shape[0] > 0
@@ -98,19 +116,40 @@ def voice_quality(pcm: npt.NDArray[np.int16], limits: QualityLimits = DEFAULT_LI
         code = "too_short"
     elif measured["clipped"] > limits.max_clipped:
         code = "clipped"
+    elif measured["snr"] < limits.min_snr:
+        code = "noisy"
     return Quality(code is None, code, measured)
+
+
+def estimate_snr(levels: npt.NDArray[np.float32]) -> float:
+    """Speech over noise in dB, from the levels of 10 ms frames in dBFS `(frames,)`; at most 60, 0 under 50
+    ms.
+
+    Noise is the 5th percentile of the power over 50 ms; speech the mean power of the louder half of the
+    frames, less the noise. That is 2 dB over the true ratio in steady noise, and 5 dB in noise with pauses.
+    """
+    power = 10.0 ** (levels.astype(np.float64) / 10.0)
+    if power.shape[0] < _NOISE_SPAN:
+        return 0.0
+    smooth = np.convolve(power, np.full(_NOISE_SPAN, 1.0 / _NOISE_SPAN), "valid")
+    noise = max(float(np.percentile(smooth, _NOISE_PERCENTILE)), 1e-12)
+    speech = float(np.sort(power)[power.shape[0] // 2 :].mean()) - noise
+    return float(np.clip(10.0 * math.log10(max(speech, 1e-12) / noise), -_MAX_SNR, _MAX_SNR))
 
 
 def face_quality(
     crop: npt.NDArray[np.uint8],
     source_size: tuple[int, int] | None = None,
     limits: QualityLimits = DEFAULT_LIMITS,
+    *,
+    face: Face | None = None,
 ) -> Quality:
-    """The verdict on a face crop, uint8 `(size, size, 3)`, from an image of `source_size` (height, width) px,
-    if known.
+    """The verdict on a face crop, uint8 `(size, size, 3)`, from an image of `source_size` (height, width) px
+    and a found `face`, if known.
 
-    Measures `source_side` (of the crop itself if unknown), `contrast` and `sharpness`. Raises `UsageError`
-    for another dtype or shape.
+    Measures `source_side` (of the crop itself if unknown), `contrast`, `sharpness`, `brightness`,
+    `overexposed` and `symmetry`; of a found face `eye_distance` and `roll`, and `yaw` if it has a nose.
+    Raises `UsageError` for another dtype or shape.
     """
     check_image(crop)
     import cv2
@@ -120,18 +159,41 @@ def face_quality(
         max(gray.shape) > _MEASURED_SIDE
     ):  # a larger crop of the same image would otherwise pass for a more blurred one
         gray = cv2.resize(gray, (_MEASURED_SIDE, _MEASURED_SIDE), interpolation=cv2.INTER_AREA)
+    height, width = gray.shape
+    middle = gray[height // 8 : height - height // 16, width // 6 : width - width // 6]
     gray = gray.astype(np.float32)
     contrast = float(gray.std())
-    # Relative to the contrast, so that dim light is not taken for blur.
-    sharpness = float(cv2.Laplacian(gray, cv2.CV_32F).var()) / max(contrast**2, 1e-6)
-    side = min(source_size) if source_size is not None else min(crop.shape[:2])
-    measured = {"source_side": float(side), "contrast": contrast, "sharpness": sharpness}
+    measured = {
+        "source_side": float(min(source_size) if source_size is not None else min(crop.shape[:2])),
+        "contrast": contrast,
+        # Relative to the contrast, so that dim light is not taken for blur.
+        "sharpness": float(cv2.Laplacian(gray, cv2.CV_32F).var()) / max(contrast**2, 1e-6),
+        "brightness": float(middle.mean()),
+        "overexposed": float((middle >= _WHITE).mean()),
+        "symmetry": symmetry(gray),
+    }
+    if face is not None:
+        pose = estimate_pose(face)
+        measured |= {"eye_distance": face.eye_distance, "roll": pose.roll}
+        if pose.yaw is not None:
+            measured["yaw"] = pose.yaw
     code = None
-    if side < limits.min_source_side:
+    if (
+        measured["source_side"] < limits.min_source_side
+        or measured.get("eye_distance", limits.min_eye_distance) < limits.min_eye_distance
+    ):
         code = "too_small"
     elif contrast < limits.min_contrast:
         code = "blank"
-    elif sharpness < limits.min_sharpness:
+    elif measured["brightness"] < limits.min_brightness:
+        code = "too_dark"
+    elif measured["overexposed"] > limits.max_overexposed:
+        code = "too_bright"
+    elif abs(measured.get("yaw", 0.0)) > limits.max_yaw:
+        code = "turned"
+    elif abs(measured.get("roll", 0.0)) > limits.max_roll:
+        code = "tilted"
+    elif measured["sharpness"] < limits.min_sharpness:
         code = "blurred"
     return Quality(code is None, code, measured)
 
@@ -140,14 +202,24 @@ _WORDS = {
     "too_short": ("there is too little speech in the sound", "speak for at least 2 seconds"),
     "silent": ("the sound is silent", "check the microphone, and speak closer to it"),
     "clipped": ("the sound is overdriven", "turn the microphone down, or speak further from it"),
-    "too_small": ("the image is too small", "give a larger image"),
+    "noisy": (
+        "there is too much noise beside the speech",
+        "speak closer to the microphone, or where it is quiet",
+    ),
+    "too_small": ("the face is too small in the image", "come closer to the camera, or give a larger image"),
     "blank": ("the image shows nothing", "check the camera and the light"),
+    "too_dark": ("the face is too dark", "turn to the light, or light the face"),
+    "too_bright": ("the face is overexposed", "turn from the light, or lower the exposure"),
+    "turned": ("the face looks aside", "look at the camera"),
+    "tilted": ("the head is tilted", "hold the head upright"),
     "blurred": ("the face is blurred", "hold still, and check the lens and the focus"),
 }
 
 
 def check_voice(pcm: npt.NDArray[np.int16], limits: QualityLimits = DEFAULT_LIMITS) -> Quality:
-    """`voice_quality` if good; raises `CaptureError` with its code (`silent`, `too_short`, `clipped`) if not."""
+    """`voice_quality` if good; raises `CaptureError` with its code (`silent`, `too_short`, `clipped`,
+    `noisy`) if not.
+    """
     return _enforce(voice_quality(pcm, limits))
 
 
@@ -155,9 +227,18 @@ def check_face_crop(
     crop: npt.NDArray[np.uint8],
     source_size: tuple[int, int] | None = None,
     limits: QualityLimits = DEFAULT_LIMITS,
+    *,
+    face: Face | None = None,
 ) -> Quality:
-    """`face_quality` if good; raises `CaptureError` with its code (`too_small`, `blank`, `blurred`) if not."""
-    return _enforce(face_quality(crop, source_size, limits))
+    """`face_quality` if good; raises `CaptureError` with its code (`too_small`, `blank`, `too_dark`,
+    `too_bright`, `turned`, `tilted`, `blurred`) if not.
+    """
+    return _enforce(face_quality(crop, source_size, limits, face=face))
+
+
+def quality_words(code: str) -> tuple[str, str]:
+    """What a verdict's code means, and what to do about it."""
+    return _WORDS[code]
 
 
 def _enforce(quality: Quality) -> Quality:

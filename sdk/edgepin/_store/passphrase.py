@@ -34,7 +34,7 @@ class Argon2Cost:
     lanes: int = 4
 
     def __post_init__(self) -> None:
-        for name, low, high in (("lanes", 1, 64), ("iterations", 1, 64), ("memory_kib", 8, 4 * 1024 * 1024)):
+        for name, low, high in (("lanes", 1, 64), ("iterations", 1, 16), ("memory_kib", 8, 1024 * 1024)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UsageError(f"{name} is a whole number from {low} to {high}, not {value!r}")
