@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,8 +32,11 @@ class Modality:
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
-    items: list[NDArray[np.generic]]  # crops (S, S, 3) uint8, or PCM (samples,) int16
+    # Crops (S, S, 3) uint8, or PCM (samples,) int16. In memory a list; what stays on disk has `take` and, of voices, `lengths`.
+    items: Sequence[NDArray[np.generic]]
     refused: dict[str, int]  # verdict -> how many captures
+    # By item, the recording that it is from; empty where captures lie in their person's folder itself.
+    tracks: tuple[str, ...] = ()
 
     def of(self) -> dict[str, list[int]]:
         """Person -> indices of their captures."""
@@ -47,6 +50,8 @@ class Modality:
 class Corpus:
     """Faces, voices, and who is who: `pairs` maps a speaker to the person whose face is theirs.
 
+    `others` are further modalities by name, whose people are named as the faces' are; their items are arrays of one shape.
+
     `held_out` are pairs whose captures are not among the faces and voices, kept for calibration.
     `sources` says where all of them were read from.
     """
@@ -56,6 +61,7 @@ class Corpus:
     pairs: dict[str, str]
     held_out: dict[str, str] = field(default_factory=dict)
     sources: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Modality] = field(default_factory=dict)
 
 
 def list_captures(root: Path, suffixes: frozenset[str]) -> dict[str, list[Path]]:
@@ -131,6 +137,7 @@ def _load(
     jobs = [(name, path) for name, paths in people.items() for path in paths]
     items: list[NDArray[np.generic]] = []
     owners: list[str] = []
+    tracks: list[str] = []
     refused: Counter[str] = Counter()
 
     def attempt(job: tuple[str, Path]) -> NDArray[np.generic] | str:
@@ -140,12 +147,15 @@ def _load(
             return error.code
 
     with ThreadPoolExecutor() as pool:  # the decoders and the finder release the interpreter's lock
-        for done, ((name, _), result) in enumerate(zip(jobs, pool.map(attempt, jobs), strict=True), start=1):
+        for done, ((name, path), result) in enumerate(
+            zip(jobs, pool.map(attempt, jobs), strict=True), start=1
+        ):
             if isinstance(result, str):
                 refused[result] += 1
             else:
                 items.append(result)
                 owners.append(name)
+                tracks.append("" if path.parent.name == name else path.parent.name)
             if progress:
                 progress(what, done, len(jobs))
     names = tuple(sorted(set(owners)))
@@ -155,7 +165,8 @@ def _load(
             hint=f"refused: {dict(refused)}",
         )
     index = {name: number for number, name in enumerate(names)}
-    return Modality(names, np.array([index[name] for name in owners], np.int64), items, dict(refused))
+    labels = np.array([index[name] for name in owners], np.int64)
+    return Modality(names, labels, items, dict(refused), tuple(tracks))
 
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
@@ -184,7 +195,47 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
         voices=_without(corpus.voices, set(held_out)),
         pairs={speaker: face for speaker, face in corpus.pairs.items() if speaker not in held_out},
         held_out=held_out,
+        others={name: _without(other, set(held_out.values())) for name, other in corpus.others.items()},
     )
+
+
+def tracks_of(corpus: Corpus) -> list[tuple[str, list[int], list[int]]]:
+    """The recordings in which a face and its voice were both captured: the face's name, face and voice indices.
+
+    A recording is a sub-folder that both have, such as VoxCeleb's of a video; captures that lie in the person's own folder
+    are one recording. No label of identity enters, but that a name holds a recording's two halves together.
+    """
+    faces, voices = corpus.faces.of(), corpus.voices.of()
+    found = []
+    for speaker, face in sorted(corpus.pairs.items()):
+        seen, heard = _by_track(corpus.faces, faces[face]), _by_track(corpus.voices, voices[speaker])
+        found += [(face, seen[track], heard[track]) for track in sorted(seen.keys() & heard.keys())]
+    return found
+
+
+def sound_lengths(items: Sequence[NDArray[np.generic]]) -> list[int]:
+    """Samples of each voice, without decoding what stays on disk."""
+    return list(map(len, items)) if isinstance(items, list) else items.lengths
+
+
+class Mapped(Sequence):
+    """`items`, each changed by `change` when it is asked for."""
+
+    def __init__(self, items: Sequence[NDArray[Any]], change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        self._items, self._change = items, change
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return self._change(self._items[index])
+
+
+def _by_track(modality: Modality, indices: list[int]) -> dict[str, list[int]]:
+    tracks: dict[str, list[int]] = {}
+    for index in indices:
+        tracks.setdefault(modality.tracks[index] if modality.tracks else "", []).append(index)
+    return tracks
 
 
 def _without(modality: Modality, people: set[str]) -> Modality:
@@ -192,4 +243,9 @@ def _without(modality: Modality, people: set[str]) -> Modality:
     number = {name: index for index, name in enumerate(names)}
     kept = [i for i, label in enumerate(modality.labels) if modality.names[label] not in people]
     labels = np.array([number[modality.names[modality.labels[i]]] for i in kept], np.int64)
-    return Modality(names, labels, [modality.items[i] for i in kept], modality.refused)
+    tracks = tuple(modality.tracks[i] for i in kept) if modality.tracks else ()
+    return Modality(names, labels, _take(modality.items, kept), modality.refused, tracks)
+
+
+def _take(items: Sequence[NDArray[np.generic]], kept: list[int]) -> Sequence[NDArray[np.generic]]:
+    return [items[i] for i in kept] if isinstance(items, list) else items.take(kept)
