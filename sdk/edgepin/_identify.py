@@ -104,7 +104,9 @@ class TemplateIndex:
     def cosines(self, enrolled: str, captured: FloatArray, head: str = "identity") -> FloatArray:
         """(256,) -> (people,) cosines with the `enrolled` modality's rows; NaN for who has none."""
         index = self._modalities[enrolled]
-        scores: FloatArray = getattr(index, head) @ captured
+        # Reads the rows once, at the speed of the memory; the matrix library's product of a matrix with one vector takes
+        # more than twice as long (benchmarks/device).
+        scores: FloatArray = np.einsum("ij,j->i", getattr(index, head), captured)
         places = self._places[enrolled]
         if places is None:
             return scores

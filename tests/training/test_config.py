@@ -19,6 +19,7 @@ DEFAULTS = {
     "seed": 0,
     "steps": 3000,
     "batch_size": 64,
+    "optimizer": "adamw",
     "learning_rate": 2e-3,
     "warmup": 100,
     "weight_decay": 2e-2,
@@ -26,10 +27,20 @@ DEFAULTS = {
     "face_width": 1.0,
     "voice_width": 1.0,
     "dropout": 0.1,
+    "encoders": "small",
+    "init": "",
+    "matching_head": False,
+    "identity_weight": 1.0,
     "margin": 0.2,
     "scale": 30.0,
     "contrastive_weight": 1.0,
     "cross_modal_weight": 1.0,
+    "cross_modal_loss": "info_nce",
+    "cross_modal_margin": 0.6,
+    "mining": "curriculum",
+    "hardness": [0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+    "orthogonality_weight": 0.0,
+    "positives": "person",
     "temperature": 0.1,
     "log_mel": "kaldi",
     "voice_seconds": 2.0,
@@ -65,6 +76,14 @@ def test_packaged_configs_load(path: Path) -> None:
     config = TrainConfig.read(path)
     assert config != TrainConfig()
     assert config.face_spec.size == config.face_size
+
+
+@pytest.mark.parametrize("form", [{"positives": "track"}, {"matching_head": True}])
+def test_who_trains_no_identities_must_not_weigh_them(form: dict[str, Any]) -> None:
+    for weights in ({}, {"identity_weight": 0.0}, {"contrastive_weight": 0.0}):
+        with pytest.raises(UsageError, match=r"label|identities"):
+            TrainConfig(**form, **weights)
+    TrainConfig(**form, identity_weight=0.0, contrastive_weight=0.0)
 
 
 def test_demo_is_among_the_packaged_configs() -> None:
@@ -132,6 +151,14 @@ def test_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
         ("face_size", 40),
         ("face_size", 2048),
         ("log_mel", "mfcc"),
+        ("optimizer", "lamb"),
+        ("encoders", "large"),
+        ("cross_modal_loss", "cosine"),
+        ("cross_modal_margin", 0.0),
+        ("mining", "luck"),
+        ("hardness", ()),
+        ("hardness", (0.3, 1.1)),
+        ("positives", "video"),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:

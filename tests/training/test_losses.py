@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgepin_training.losses import additive_margin_softmax, symmetric_info_nce
+from edgepin_training.losses import (
+    additive_margin_softmax,
+    contrastive,
+    orthogonality,
+    symmetric_info_nce,
+    triplet,
+)
 
 
 def units(rng: np.random.Generator, rows: int, size: int) -> np.ndarray:
@@ -97,3 +103,82 @@ def test_same_person_rows_leave_gradients_finite() -> None:
     assert a.grad is not None
     assert torch.isfinite(a.grad).all()
     assert a.grad.abs().sum() > 0
+
+
+def rows(seed: int, count: int, size: int = 5) -> torch.Tensor:
+    return torch.from_numpy(units(np.random.default_rng(seed), count, size)).requires_grad_()
+
+
+MINED = (torch.tensor([0, 0, 2, 3]), torch.tensor([1, 3, 0, 2]))
+
+
+def test_contrastive_is_the_formula() -> None:
+    a, p, c = (rows(seed, 4) for seed in (5, 6, 7))
+    pull = [float((x - y).detach().square().sum()) for x, y in zip(a, p, strict=True)]
+    push = [
+        max(0.0, 1.8 - float((a[i] - c[j]).detach().norm())) ** 2
+        for i, j in zip(*(m.tolist() for m in MINED), strict=True)
+    ]
+    expected = sum(pull) / 4 + sum(push) / 4
+    assert contrastive(a, p, MINED, c, margin=1.8).item() == pytest.approx(expected, rel=1e-10)
+    assert 0 < sum(value == 0 for value in push) < len(push)
+
+
+def test_triplet_is_the_formula() -> None:
+    a, p, c = (rows(seed, 4) for seed in (8, 9, 10))
+    terms = [
+        max(0.0, float(((a[i] - p[i]).square().sum() - (a[i] - c[j]).square().sum()).detach()) + 0.6)
+        for i, j in zip(*(m.tolist() for m in MINED), strict=True)
+    ]
+    assert triplet(a, p, MINED, c, margin=0.6).item() == pytest.approx(sum(terms) / 4, rel=1e-10)
+
+
+def test_orthogonality_is_the_formula() -> None:
+    x, labels = rows(11, 6), torch.tensor([0, 1, 0, 2, 1, 0])
+    same, other = [], []
+    for i in range(6):
+        for j in range(i):
+            (same if labels[i] == labels[j] else other).append(float(x[i] @ x[j]))
+    expected = 1 - np.mean(same) + abs(np.mean(other))
+    assert orthogonality(x, labels).item() == pytest.approx(expected, rel=1e-10)
+    apart = torch.eye(4, dtype=torch.float64).repeat(2, 1)
+    assert orthogonality(apart, torch.arange(4).repeat(2)).item() == pytest.approx(0.0, abs=1e-12)
+
+
+NOTHING = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+
+
+def test_a_batch_in_which_nothing_was_mined_still_has_a_loss_with_a_gradient() -> None:
+    a, p = rows(1, 3), rows(2, 3)
+    pulled = contrastive(a, p, NOTHING, p, margin=0.6)
+    assert pulled.item() == pytest.approx(float((a - p).square().sum(dim=1).mean()))
+    still = triplet(a, p, NOTHING, p, margin=0.6)
+    assert still.item() == 0.0
+    still.backward()
+    assert a.grad is not None
+    assert (a.grad == 0).all()
+    assert orthogonality(rows(3, 1), torch.tensor([0])).item() == 0.0
+
+
+def test_equal_embeddings_leave_the_contrastive_gradient_finite() -> None:
+    a = rows(4, 3)
+    contrastive(a, a.detach(), (torch.arange(3), torch.arange(3)), a.detach(), margin=0.6).backward()
+    assert a.grad is not None
+    assert torch.isfinite(a.grad).all()
+
+
+LABELS = torch.tensor([0, 1, 0, 2])
+GRADIENTS = {
+    "contrastive": lambda a, b: contrastive(a, b, MINED, b, margin=1.5),
+    "triplet": lambda a, b: triplet(a, b, MINED, b, margin=0.6),
+    "info_nce": lambda a, b: symmetric_info_nce(a, b, LABELS, temperature=0.2),
+    "margin_softmax": lambda a, b: additive_margin_softmax(
+        a, b, torch.tensor([0, 1, 3, 2]), margin=0.2, scale=5.0
+    )[0],
+    "orthogonality": lambda a, b: orthogonality(torch.cat([a, b]), LABELS.repeat(2)),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    assert torch.autograd.gradcheck(GRADIENTS[name], (rows(12, 4), rows(13, 4)))

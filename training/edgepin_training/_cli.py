@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgepin._cli.console import Progress, exit_codes, say
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+    from .corpus import Corpus
+    from .trainer import Sampler
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 CONFIGS = Path(__file__).parent / "configs"
@@ -30,14 +36,33 @@ CONFIGS = Path(__file__).parent / "configs"
 @click.option(
     "--seed", default=1, show_default=True, type=click.IntRange(0), help="The same seed, the same people."
 )
+@click.option(
+    "--setting",
+    default="standard",
+    show_default=True,
+    type=click.Choice(["standard", "reference"]),
+    help="How much of what face and voice share can be seen.",
+)
+@click.option(
+    "--difficulty",
+    type=click.FloatRange(0),
+    help="How far face and voice disagree, instead of the setting's: 0 not at all, 1 as standard.",
+)
 @exit_codes
-def render(out: Path, people: int, first: int, captures: int, seed: int) -> None:
+def render(
+    out: Path, people: int, first: int, captures: int, seed: int, setting: str, difficulty: float | None
+) -> None:
     """Draw and voice synthetic people into a folder corpus.
 
     Rendered people need no download and no consent. They measure methods; they are no substitute for real ones.
     """
-    from .rendered import write_corpus
+    import dataclasses
 
+    from .rendered import SETTINGS, oracle_auc, write_corpus
+
+    chosen = SETTINGS[setting]
+    if difficulty is not None:
+        chosen = dataclasses.replace(chosen, difficulty=difficulty)
     progress = Progress()
     write_corpus(
         out,
@@ -46,9 +71,11 @@ def render(out: Path, people: int, first: int, captures: int, seed: int) -> None
         first=first,
         faces=captures,
         voices=captures,
+        setting=chosen,
         progress=lambda done, total: progress("rendering people", done, total),
     )
     say(f"{people} people with {captures} faces and voices each: {out}")
+    say(f"the best possible cross-modal AUC on such people is {oracle_auc(chosen):.4f}")
 
 
 @click.command()
@@ -57,7 +84,8 @@ def render(out: Path, people: int, first: int, captures: int, seed: int) -> None
     "config_name",
     default=None,
     metavar="C.toml",
-    help="Training options: a file, or the name of a packaged one (demo, small). Default: full-size encoders.",
+    help="Training options: a file, or the name of a packaged one (demo, small, learnable_pins, siamese_triplet, "
+    "reference). Default: full-size encoders.",
 )
 @click.option("--data", type=FOLDER, help="Folder with faces/<person>/… and voices/<speaker>/….")
 @click.option("--faces", type=FOLDER, help="Faces from here instead of DATA/faces.")
@@ -68,7 +96,27 @@ def render(out: Path, people: int, first: int, captures: int, seed: int) -> None
     help="TSV with columns speaker and face. Default: equal names are one person.",
 )
 @click.option("--face-cropped", is_flag=True, help="The images are face crops already.")
+@click.option(
+    "--index",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Captures as `edgepin index` found them, read from disk when they are drawn; of official splits, the training one.",
+)
+@click.option(
+    "--shards", metavar="DIR|URL", help="Shards that `edgepin index --shards` wrote, read front to back."
+)
+@click.option(
+    "--workers",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Processes that make batches beside the training. The batches are the same.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Overrides the configuration's number of steps.")
+@click.option(
+    "--init",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run, or a safetensors file, whose encoders the training starts from.",
+)
 @click.option(
     "--out",
     required=True,
@@ -83,10 +131,14 @@ def train(
     voices: Path | None,
     pairs: Path | None,
     face_cropped: bool,
+    index: Path | None,
+    shards: str | None,
+    workers: int,
     steps: int | None,
+    init: Path | None,
     out: Path,
 ) -> None:
-    """Train a face and a voice encoder from a folder corpus."""
+    """Train a face and a voice encoder from a folder corpus, an index or shards."""
     import dataclasses
 
     from edgepin._errors import UsageError
@@ -100,16 +152,29 @@ def train(
         config = TrainConfig.read(packaged if packaged.is_file() else config_name)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
+    if init is not None:
+        config = dataclasses.replace(config, init=str(init.resolve()))
+    folders = any(option is not None for option in (data, faces, voices, pairs)) or face_cropped
+    if folders + (index is not None) + (shards is not None) > 1:
+        raise UsageError(
+            "give folders, --index or --shards, one of them: an index says all that folders' options say"
+        )
+    if index is not None or shards is not None:
+        from .data.opening import open_data
+
+        corpus, sampler = open_data(index, shards, config)
+        _train(corpus, config, out, workers, sampler)
+        return
     faces, voices = faces or (data and data / "faces"), voices or (data and data / "voices")
     if faces is None or voices is None:
         raise UsageError(
-            "no faces or no voices to train on", hint="give --data, or both --faces and --voices"
+            "no faces or no voices to train on",
+            hint="give --data, or both --faces and --voices, or --index, or --shards",
         )
 
     from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 
     from .corpus import Corpus, hold_out, list_captures, load_faces, load_voices, match_people, read_pairs
-    from .trainer import train as run
 
     progress = Progress()
     face_captures = load_faces(
@@ -121,7 +186,16 @@ def train(
         voice_captures.names, set(face_captures.names), read_pairs(pairs) if pairs else None
     )
     corpus = Corpus(face_captures, voice_captures, paired, sources=sources)
-    corpus = hold_out(corpus, config.hold_out, config.seed)
+    _train(hold_out(corpus, config.hold_out, config.seed), config, out, workers)
+
+
+def _train(
+    corpus: Corpus, config: TrainConfig, out: Path, workers: int, sampler: Sampler | None = None
+) -> None:
+    """Say what is trained on, and train."""
+    from .trainer import train as run
+
+    progress = Progress()
     for name, captures in (("faces", corpus.faces), ("voices", corpus.voices)):
         refused = ", ".join(f"{count} {verdict}" for verdict, count in captures.refused.items())
         say(
@@ -135,9 +209,8 @@ def train(
     )
 
     def report(figures: dict[str, float]) -> None:
-        detail = f"face {figures['face_contrast']:.2f}, voice {figures['voice_contrast']:.2f}"
-        if "cross_modal_loss" in figures:
-            detail += f", cross-modal {figures['cross_modal_loss']:.2f}"
+        named = {"face": "face_contrast", "voice": "voice_contrast", "cross-modal": "cross_modal_loss"}
+        detail = ", ".join(f"{name} {figures[key]:.2f}" for name, key in named.items() if key in figures)
         progress(
             "training",
             int(figures["step"]),
@@ -145,5 +218,5 @@ def train(
             f"{detail}; {figures['seconds_left'] / 60:.1f} min left",
         )
 
-    run(corpus, config, out, report=report)
+    run(corpus, config, out, report=report, workers=workers, sampler=sampler)
     say(f"trained: {out}\nnext: edgepin export {out} --out site.pin")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from edgepin._errors import IntegrityError, UsageError
 from edgepin._safe_files import write_atomic
+from edgepin_kernels import LogMelSpec
 
 from .config import TrainConfig
-from .encoders import FaceEncoder, VoiceEncoder
+from .matching import MatchingHead
+from .registry import build_encoder
+from .vggm import BINS
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -28,21 +31,26 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Run:
-    """A trained pair of encoders in evaluation mode, and where it comes from."""
+    """Trained encoders in evaluation mode, and where they come from."""
 
     path: Path
     config: TrainConfig
     corpus: dict[str, Any]
     step: int
-    face: FaceEncoder
-    voice: VoiceEncoder
+    face: nn.Module
+    voice: nn.Module
+    others: dict[str, nn.Module] = field(default_factory=dict)  # of modalities beyond face and voice
 
 
-def build_encoders(config: TrainConfig, num_mels: int) -> tuple[FaceEncoder, VoiceEncoder]:
-    return (
-        FaceEncoder(config.face_width, config.dropout, config.face_size),
-        VoiceEncoder(config.voice_width, config.dropout, num_mels),
-    )
+def build_encoders(config: TrainConfig, others: dict[str, tuple[int, ...]]) -> dict[str, nn.Module]:
+    """New encoders of faces, voices, and of the `others`, given with the shape of one item."""
+    frames = int(config.voice_seconds * 100)
+    bins = BINS if config.encoders == "vggm" else LogMelSpec.preset(config.log_mel).num_mels
+    shapes = {"face": (config.face_size, config.face_size, 3), "voice": (frames, bins), **others}
+    encoders = {modality: build_encoder(modality, config, shape) for modality, shape in shapes.items()}
+    if config.matching_head:
+        encoders = {modality: MatchingHead(encoder) for modality, encoder in encoders.items()}
+    return encoders
 
 
 def write_run(path: Path, config: TrainConfig, corpus: dict[str, Any]) -> None:
@@ -63,10 +71,12 @@ def read_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise IntegrityError(f"{path / RUN_FILE} is damaged: {error}") from error
 
 
-def save_checkpoint(path: Path, step: int, modules: nn.ModuleDict, optimizer: torch.optim.AdamW) -> None:
+def save_checkpoint(path: Path, step: int, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> None:
     tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in modules.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
+            if value is None:  # momentum that has not begun
+                continue
             tensors[f"optimizer.{number}.{name}"] = value
     beside = path / (CHECKPOINT_FILE + ".part")
     save_file(
@@ -77,7 +87,9 @@ def save_checkpoint(path: Path, step: int, modules: nn.ModuleDict, optimizer: to
     os.replace(beside, path / CHECKPOINT_FILE)
 
 
-def load_checkpoint(path: Path, modules: nn.ModuleDict, optimizer: torch.optim.AdamW | None = None) -> int:
+def load_checkpoint(
+    path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer | None = None
+) -> int:
     """Fills the modules (those the checkpoint has) and the optimizer; returns the step."""
     file = path / CHECKPOINT_FILE
     if not file.is_file():
@@ -105,10 +117,10 @@ def load_checkpoint(path: Path, modules: nn.ModuleDict, optimizer: torch.optim.A
 
 def load_run(path: str | Path) -> Run:
     """The encoders of a run, as of its last checkpoint, in evaluation mode."""
-    from edgepin_kernels import LogMelSpec
-
     path = Path(path)
     config, corpus = read_run(path)
-    face, voice = build_encoders(config, LogMelSpec.preset(config.log_mel).num_mels)
-    step = load_checkpoint(path, nn.ModuleDict({"face": face, "voice": voice}))
-    return Run(path, config, corpus, step, face.eval(), voice.eval())
+    shapes = {name: tuple(summary["shape"]) for name, summary in corpus.get("others", {}).items()}
+    encoders = build_encoders(config, shapes)
+    step = load_checkpoint(path, nn.ModuleDict(encoders))
+    ready = {modality: encoder.eval() for modality, encoder in encoders.items()}
+    return Run(path, config, corpus, step, ready.pop("face"), ready.pop("voice"), ready)

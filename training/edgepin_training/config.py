@@ -12,10 +12,21 @@ from edgepin._capture.faces import FaceSpec
 from edgepin._errors import UsageError
 from edgepin_kernels import LogMelSpec
 
+from .mining import MINING
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "encoders": ("small", "edge", "vggm"),
+    "cross_modal_loss": ("info_nce", "contrastive", "triplet"),
+    "mining": MINING,
+    "positives": ("person", "track"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class TrainConfig:
     seed: int = 0
     steps: int = 3000
     batch_size: int = 64  # captures of each modality a step
-    learning_rate: float = 2e-3  # peak of AdamW's, after `warmup` steps, then a cosine down to zero
+    optimizer: str = "adamw"  # or "sgd", with a momentum of 0.9
+    learning_rate: float = 2e-3  # the optimizer's peak, after `warmup` steps, then a cosine down to zero
     warmup: int = 100
     weight_decay: float = 2e-2
     save_every: int = 200  # steps between checkpoints
@@ -34,14 +46,26 @@ class TrainConfig:
     face_width: float = 1.0
     voice_width: float = 1.0
     dropout: float = 0.1
+    encoders: str = "small"  # or "edge", those of the starter; or "vggm", the paper's, voices as spectrograms
+    init: str = ""  # a run, or a safetensors file, whose encoders these start from
+    # Train only a head for the `pin`s, on the embeddings of the frozen encoders of `init`.
+    matching_head: bool = False
 
     # Identity loss: additive-margin softmax (Wang et al. 2018, eq. 6).
+    identity_weight: float = 1.0
     margin: float = 0.2
     scale: float = 30.0
     # Within a modality: symmetric InfoNCE between two captures of a person, against the others of the batch.
     contrastive_weight: float = 1.0
-    # Cross-modal loss: symmetric InfoNCE between the pins of a person's face and voice, where the corpus has pairs.
+    # Cross-modal loss between the pins of a person's modalities, where the corpus has pairs.
     cross_modal_weight: float = 1.0
+    cross_modal_loss: str = "info_nce"  # or "contrastive", "triplet"
+    cross_modal_margin: float = 0.6  # of the latter two
+    mining: str = "curriculum"  # the negatives of the latter two: one of `mining.MINING`
+    hardness: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # the curriculum's percentiles, each as long
+    orthogonality_weight: float = 0.0
+    # Who belongs together: "person", or "track", a person's face and voice of one recording, with no label of who it is.
+    positives: str = "person"
     temperature: float = 0.1
 
     log_mel: str = "kaldi"
@@ -64,6 +88,24 @@ class TrainConfig:
                 raise UsageError(f"{name} must be above 0")
         if self.batch_size % 2:
             raise UsageError("batch_size must be even: two captures of each person")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r:.80}"
+                )
+        if not self.hardness or not all(0 <= level <= 1 for level in self.hardness):
+            raise UsageError("hardness must be a list of numbers in [0, 1]")
+        if self.cross_modal_margin <= 0:
+            raise UsageError("cross_modal_margin must be above 0")
+        if self.positives == "track" and (self.identity_weight or self.contrastive_weight):
+            raise UsageError(
+                "with positives of tracks nobody is labelled",
+                hint="set identity_weight and contrastive_weight to 0",
+            )
+        if self.matching_head and (self.identity_weight or self.contrastive_weight):
+            raise UsageError(
+                "a matching head trains no identities", hint="set identity_weight and contrastive_weight to 0"
+            )
         if not 0 <= self.hold_out < 1:
             raise UsageError("hold_out must be in [0, 1)")
         if not self.speeds or self.speeds[0] != 1.0:
@@ -86,7 +128,10 @@ class TrainConfig:
         return FaceSpec(size=self.face_size)
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "speeds": list(self.speeds)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
@@ -94,19 +139,24 @@ class TrainConfig:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise UsageError(
-                f"unknown training option: {', '.join(unknown)}", hint=f"known are: {', '.join(known)}"
+                f"unknown training option: {ascii(', '.join(unknown))[1:-1]:.200}",
+                hint=f"known are: {', '.join(known)}",
             )
-        checked = {name: _checked(name, value, known[name].default) for name, value in values.items()}
+        try:
+            checked = {name: _checked(name, value, known[name].default) for name, value in values.items()}
+        except OverflowError:
+            raise UsageError("a training option is too large a number") from None
         return cls(**checked)
 
     @classmethod
     def read(cls, path: str | Path) -> TrainConfig:
         try:
-            return cls.from_json(tomllib.loads(Path(path).read_text("utf-8")))
+            values = tomllib.loads(Path(path).read_text("utf-8"))
         except OSError as error:
             raise UsageError(f"the configuration {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # more digits or brackets than the parser takes, too
             raise UsageError(f"the configuration {path} is not TOML: {error}") from error
+        return cls.from_json(values)
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:

@@ -11,13 +11,17 @@ share and how much of it can be known.
 
 from ._corpus import write_corpus
 from ._face import RenderedFace, eye_centers, render_face
+from ._gait import GAIT_SHAPE, render_gait
+from ._oracle import cross_modal_llr, oracle_auc, oracle_scores
 from ._people import (
     EXPRESSION,
     FACE_FACTORS,
     GENERATOR_VERSION,
+    SETTINGS,
     SHARED_FACTORS,
     VOICE_FACTORS,
     Person,
+    Setting,
     capture_seed,
     make_people,
     make_person,
@@ -27,16 +31,23 @@ from ._voice import render_voice
 __all__ = [
     "EXPRESSION",
     "FACE_FACTORS",
+    "GAIT_SHAPE",
     "GENERATOR_VERSION",
+    "SETTINGS",
     "SHARED_FACTORS",
     "VOICE_FACTORS",
     "Person",
     "RenderedFace",
+    "Setting",
     "capture_seed",
+    "cross_modal_llr",
     "eye_centers",
     "make_people",
     "make_person",
+    "oracle_auc",
+    "oracle_scores",
     "render_face",
+    "render_gait",
     "render_voice",
     "write_corpus",
 ]

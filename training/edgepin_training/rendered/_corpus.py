@@ -22,11 +22,12 @@ from edgepin._errors import UsageError
 
 from ._face import eye_centers, render_face
 from ._people import (
-    EXPRESSION,
     FACE_FACTORS,
     GENERATOR_VERSION,
+    SETTINGS,
     SHARED_FACTORS,
     VOICE_FACTORS,
+    Setting,
     capture_seed,
     make_people,
     make_person,
@@ -46,6 +47,7 @@ def write_corpus(
     first: int = 0,
     faces: int = 8,
     voices: int = 8,
+    setting: Setting = SETTINGS["standard"],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Render people `first` to `first + people - 1` of the population `seed` into the folder `out`.
@@ -69,12 +71,14 @@ def write_corpus(
         "people": people,
         "faces": faces,
         "voices": voices,
+        "difficulty": setting.difficulty,
+        "private": setting.private,
     }
     if _begin(out, wanted):
         if progress:
             progress(people, people)
         return
-    jobs = [(str(out), seed, index, faces, voices) for index in range(first, first + people)]
+    jobs = [(str(out), seed, index, faces, voices, setting) for index in range(first, first + people)]
     for done, _ in enumerate(_each(jobs), start=1):
         if progress:
             progress(done, people)
@@ -125,7 +129,7 @@ def _paths(out: Path, index: int, faces: int, voices: int) -> list[Path]:
     ]
 
 
-def _each(jobs: list[tuple[str, int, int, int, int]]) -> Iterator[None]:
+def _each(jobs: list[tuple[str, int, int, int, int, Setting]]) -> Iterator[None]:
     """Do the jobs, in order, over the processors."""
     workers = min(os.cpu_count() or 1, len(jobs))
     if workers == 1 or len(jobs) < _FEW:
@@ -143,12 +147,12 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _render_person(job: tuple[str, int, int, int, int]) -> None:
+def _render_person(job: tuple[str, int, int, int, int, Setting]) -> None:
     """Write the files of one person that are not there yet."""
     import cv2
 
-    out, seed, index, faces, voices = job
-    person = make_person(seed, index)
+    out, seed, index, faces, voices, setting = job
+    person = make_person(seed, index, setting)
     paths = _paths(Path(out), index, faces, voices)
     for capture, path in enumerate(paths[:faces]):
         if path.is_file():
@@ -174,9 +178,9 @@ def _wav(pcm: np.ndarray) -> bytes:
 
 def _truth(wanted: dict[str, Any]) -> dict[str, Any]:
     """What only the generator knows: everyone's factors, and where the eyes are (px: left x, y, right x, y)."""
-    seed = wanted["seed"]
+    seed, setting = wanted["seed"], Setting(wanted["difficulty"], wanted["private"])
     known = {}
-    for person in make_people(wanted["people"], seed, wanted["first"]):
+    for person in make_people(wanted["people"], seed, wanted["first"], setting):
         eyes = []
         for capture in range(wanted["faces"]):
             left, right = eye_centers(person, capture_seed(seed, person.index, "face", capture))
@@ -188,7 +192,7 @@ def _truth(wanted: dict[str, Any]) -> dict[str, Any]:
             "eyes": eyes,
         }
     names = {"shared": list(SHARED_FACTORS), "face": list(FACE_FACTORS), "voice": list(VOICE_FACTORS)}
-    return {"factors": names, "expression": list(EXPRESSION), "truth": known}
+    return {"factors": names, "expression": list(setting.expression), "truth": known}
 
 
 def _json(record: dict[str, Any]) -> bytes:
