@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import TrainConfig
 from ..corpus import Corpus, hold_out
-from ..trainer import Sampler
+from ..sampler import Sampler
 from .index import read_index
 from .lazy import open_corpus
 from .shards import open_shards

@@ -7,8 +7,9 @@ reading its own lanes, and a resumed run skips to its place by the shards' count
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,7 @@ from edgepin._errors import CaptureError, UsageError
 
 from ..config import TrainConfig
 from ..corpus import Corpus, Modality
-from ..trainer import Batch, Sampler, at_speed
+from ..sampler import Batch, Sampler, at_speed
 from .media import decode_face, decode_voice
 from .shards import Capture, Sample, ShardSet, read_shard
 
@@ -56,6 +57,22 @@ def corpus_of(shards: ShardSet) -> Corpus:
     return Corpus(faces, voices, dict(shards.speakers), sources=sources)
 
 
+class _Decoded(Sequence):
+    """Captures decoded when they are asked for, once: of a batch that processes share, each needs a part."""
+
+    def __init__(self, captures: list[Capture], decode: Callable[[Capture], NDArray[Any]]) -> None:
+        self._captures, self._decode = captures, decode
+        self._made: dict[int, NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._captures)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        if index not in self._made:
+            self._made[index] = self._decode(self._captures[index])
+        return self._made[index]
+
+
 class ShardSampler(Sampler):
     """`Sampler` on a stream: two faces and two voices of each of batch_size / 2 recordings, or, with positives of tracks,
     one of each of batch_size recordings. Their augmentation and features are the `Sampler`'s own.
@@ -75,8 +92,10 @@ class ShardSampler(Sampler):
         if not of_tracks:
             rows += [(sample, 1) for sample in samples]
         spec = self.config.face_spec
-        crops = [_face(sample.faces[min(i, len(sample.faces) - 1)], spec) for sample, i in rows]
-        sounds = [_voice(sample.voices[min(i, len(sample.voices) - 1)]) for sample, i in rows]
+        crops = _Decoded(
+            [sample.faces[min(i, len(sample.faces) - 1)] for sample, i in rows], partial(_face, spec=spec)
+        )
+        sounds = _Decoded([sample.voices[min(i, len(sample.voices) - 1)] for sample, i in rows], _voice)
         whole = self.whole
         self.corpus = replace(
             whole,
