@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ._capture.faces import FaceFinder, HaarFinder, YuNetFinder
     from ._capture.liveness import FrameMotion, Liveness, LivenessCheck
     from ._capture.quality import Quality, QualityLimits
-    from ._capture.voice_stream import StreamState, VoiceStream
+    from ._capture.silero import SileroDetector
+    from ._capture.voice_stream import StreamState, VoiceStream, VoiceStreamLimits
     from ._decision.decision import Decision
     from ._decision.fusion import Scores
     from ._decision.policy import Policy, Reason
@@ -90,9 +91,11 @@ _PLACES = {
         "Quality",
         "QualityLimits",
     ),
+    "_capture.silero": ("SileroDetector",),
     "_capture.voice_stream": (
         "StreamState",
         "VoiceStream",
+        "VoiceStreamLimits",
     ),
     "_decision.decision": ("Decision",),
     "_decision.fusion": ("Scores",),
@@ -202,6 +205,7 @@ __all__ = [
     "Reason",
     "Runtime",
     "Scores",
+    "SileroDetector",
     "SiteCalibration",
     "Store",
     "StoreError",
@@ -214,6 +218,7 @@ __all__ = [
     "UsageError",
     "Verifier",
     "VoiceStream",
+    "VoiceStreamLimits",
     "YuNetFinder",
     "open_key",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from edgepin_kernels import LogMel, LogMelSpec
 
 from ._bundle.manifest import EMBEDDING_DIM
 from ._capture.audio import decode_audio, prepare, trim_silence
-from ._capture.faces import FaceFinder, FaceSpec, find_and_align, resize_crop
-from ._capture.fingerprint import face_fingerprint, voice_fingerprint
+from ._capture.faces import Face, FaceFinder, FaceSpec, align, find_face, resize_crop
+from ._capture.fingerprint import face_fingerprint, face_region, voice_fingerprint
 from ._capture.image import check_image, decode_image
 from ._capture.quality import Quality, check_face_crop, check_voice
 from ._errors import CaptureError, EdgePinError, UsageError
@@ -74,6 +74,15 @@ class Capture:
         self.sample[...] = 0
 
 
+class _FoundFace(NamedTuple):
+    """A crop, uint8 (S, S, 3) RGB, its verdict (an empty one without the gate), and where it comes from."""
+
+    crop: NDArray[np.uint8]
+    quality: Quality
+    image: NDArray[np.uint8]
+    face: Face | None
+
+
 class Pipeline:
     """Captures to embeddings. Thread-safe where its runtime and finder are."""
 
@@ -111,11 +120,16 @@ class Pipeline:
     ) -> Capture:
         """A face through the quality gate, with all that is kept of it. Raises CaptureError."""
         timings = timings or Timings()
-        crop, quality = self._face_crop(source, cropped=cropped, gate=True, timings=timings)
+        found = self._face(source, cropped=cropped, gate=True, timings=timings)
+        crop = found.crop
         with timings.stage("fingerprint"):
-            fingerprint = face_fingerprint(crop)
+            # Of the image around the face where there is one: a finder moves the eyes of a copy by a pixel, and with
+            # them the crop.
+            fingerprint = face_fingerprint(
+                crop if found.face is None else face_region(found.image, found.face)
+            )
         embedding = self.encode("face", crop[None], timings)
-        return Capture("face", embedding, quality, _own(crop, source), fingerprint)
+        return Capture("face", embedding, found.quality, _own(crop, source), fingerprint)
 
     def capture_voice(
         self, source: SoundSource, *, sample_rate: int | None = None, timings: Timings | None = None
@@ -133,8 +147,7 @@ class Pipeline:
         self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings
     ) -> NDArray[np.uint8]:
         """What the face encoder takes: uint8 (1, S, S, 3) RGB."""
-        crop, _ = self._face_crop(source, cropped=cropped, gate=gate, timings=timings)
-        return crop[None]
+        return self._face(source, cropped=cropped, gate=gate, timings=timings).crop[None]
 
     def voice_input(
         self,
@@ -149,22 +162,17 @@ class Pipeline:
         pcm, _ = self._voice_pcm(source, sample_rate=sample_rate, seconds=seconds, gate=gate, timings=timings)
         return self._log_mel_of(pcm, timings)
 
-    def _face_crop(
-        self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings
-    ) -> tuple[NDArray[np.uint8], Quality]:
-        """The crop, uint8 (S, S, 3) RGB, and its verdict: an empty one without the gate."""
+    def _face(self, source: ImageSource, *, cropped: bool, gate: bool, timings: Timings) -> _FoundFace:
         with timings.stage("decode"):
             image = check_image(source) if isinstance(source, np.ndarray) else decode_image(source)
         with timings.stage("find_face"):
-            crop = (
-                resize_crop(image, self.face_spec)
-                if cropped
-                else find_and_align(image, self.finder, self.face_spec)
-            )
-        if not gate:
-            return crop, _NO_VERDICT
-        with timings.stage("quality"):
-            return crop, check_face_crop(crop, (image.shape[0], image.shape[1]))
+            face = None if cropped else find_face(image, self.finder)
+            crop = resize_crop(image, self.face_spec) if face is None else align(image, face, self.face_spec)
+        quality = _NO_VERDICT
+        if gate:
+            with timings.stage("quality"):
+                quality = check_face_crop(crop, (image.shape[0], image.shape[1]), face=face)
+        return _FoundFace(crop, quality, image, face)
 
     def _voice_pcm(
         self,

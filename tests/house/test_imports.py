@@ -27,7 +27,7 @@ MAY_IMPORT = {
 OUTSIDE = {"benchmarks", "tests", "conftest", "pytest", "hypothesis"}
 # What a device may lack, or what would slow its start: imported where it is used.
 HEAVY = (
-    "torch", "onnx", "onnxruntime", "scipy", "sklearn", "cv2", "cryptography", "PIL", "soundfile", "soxr", "click",
+    "torch", "onnx", "onnxruntime", "scipy", "sklearn", "cv2", "cryptography", "PIL", "soundfile", "sounddevice", "soxr", "click",
     "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "cuda",
 )  # fmt: skip
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
 import pytest
 
+from edgepin._capture.crop import Face
 from edgepin._capture.quality import QualityLimits, check_face_crop, check_voice, face_quality, voice_quality
 from edgepin._errors import CaptureError, UsageError
 
@@ -50,9 +52,15 @@ def test_the_default_limits() -> None:
         "min_active_seconds": 0.5,
         "min_level": -55.0,
         "max_clipped": 0.01,
+        "min_snr": 11.0,
         "min_source_side": 40,
+        "min_eye_distance": 16.0,
         "min_contrast": 8.0,
         "min_sharpness": 0.02,
+        "min_brightness": 45.0,
+        "max_overexposed": 0.4,
+        "max_yaw": 50.0,
+        "max_roll": 40.0,
     }
 
 
@@ -105,9 +113,20 @@ class TestVoice:
 
     def test_full_scale_peaks_alone_are_not_clipping(self) -> None:
         pcm = speechlike()
-        pcm[::40] = 32767
+        pcm[: len(pcm) // 2 : 40] = 32767
         assert voice_quality(pcm).measurements["clipped"] == 0.0
         assert check_voice(pcm).ok
+
+    @pytest.mark.parametrize(("snr", "ok"), [(30, True), (15, True), (5, False), (0, False)])
+    def test_speech_in_noise_is_noisy(self, snr: float, ok: bool) -> None:
+        pcm = speechlike()
+        noise = np.random.default_rng(1).normal(0, 3276.8 * 10 ** (-snr / 20), len(pcm))
+        verdict = voice_quality((pcm + noise).astype(np.int16))
+        assert (verdict.ok, verdict.code) == ((True, None) if ok else (False, "noisy"))
+        assert verdict.measurements["snr"] == pytest.approx(snr, abs=3)
+
+    def test_noise_alone_is_noisy(self) -> None:
+        assert voice_code(np.random.default_rng(1).normal(0, 2000, 48_000).astype(np.int16)) == "noisy"
 
     @pytest.mark.parametrize("pcm", [np.zeros(9), np.zeros((9, 1), dtype=np.int16), [0, 1]])
     def test_another_dtype_or_shape_is_a_usage_error(self, pcm: object) -> None:
@@ -145,6 +164,48 @@ class TestFaceCrop:
     def test_a_crop_out_of_focus_is_blurred(self, size: int) -> None:
         soft = cv2.GaussianBlur(textured_crop(size), (0, 0), 3 * size / 64)
         assert face_code(np.asarray(soft)) == "blurred"
+
+    def test_too_little_light_is_too_dark(self) -> None:
+        dark = (textured_crop() * 0.32).astype(np.uint8)
+        assert face_code(dark) == "too_dark"
+
+    def test_too_much_light_is_too_bright(self) -> None:
+        assert (
+            face_code((textured_crop().astype(np.float32) * 3).clip(0, 255).astype(np.uint8)) == "too_bright"
+        )
+
+    @pytest.mark.parametrize(
+        ("apart", "turn", "nose", "code"),
+        [
+            (60.0, 0.0, None, None),
+            (60.0, 0.0, 0.0, None),
+            (60.0, 0.3, 0.1, None),
+            (15.9, 0.0, 0.0, "too_small"),
+            (60.0, 0.0, 0.8, "turned"),
+            (60.0, 0.0, -0.8, "turned"),
+            (60.0, 0.9, 0.0, "tilted"),
+            (60.0, -0.9, None, "tilted"),
+        ],
+    )
+    def test_the_found_face_counts(
+        self, apart: float, turn: float, nose: float | None, code: str | None
+    ) -> None:
+        along = np.array([math.cos(turn), math.sin(turn)]) * apart
+        left = np.array([100.0, 100.0])
+        tip = None if nose is None else tuple(left + (0.5 + nose) * along + 0.6 * along[::-1] * [-1, 1])
+        found = Face(tuple(left), tuple(left + along), (80.0, 80.0, 100.0, 100.0), 1.0, nose=tip)
+        verdict = face_quality(textured_crop(), (300, 300), face=found)
+        assert verdict.code == code
+        assert verdict.measurements["roll"] == pytest.approx(math.degrees(turn))
+        assert ("yaw" in verdict.measurements) == (nose is not None)
+        if nose is not None:
+            assert verdict.measurements["yaw"] == pytest.approx(math.degrees(math.atan(nose / 0.55)))
+
+    def test_symmetry_is_of_left_and_right(self) -> None:
+        crop = textured_crop()
+        both = np.concatenate([crop[:, :32], crop[:, 31::-1]], axis=1)
+        assert face_quality(both).measurements["symmetry"] == pytest.approx(1.0)
+        assert face_quality(crop).measurements["symmetry"] < 0.6
 
     @pytest.mark.parametrize("crop", [np.zeros((64, 64), dtype=np.uint8), np.zeros((64, 64, 3)), None])
     def test_another_dtype_or_shape_is_a_usage_error(self, crop: object) -> None:

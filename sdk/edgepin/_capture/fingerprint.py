@@ -15,12 +15,14 @@ degrees shows and a JPEG file's loss hardly does.
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from .._errors import UsageError
 from .audio import SAMPLE_RATE
+from .crop import Face
 from .image import check_image
 
 MAX_BYTES = 255
@@ -46,6 +48,10 @@ _SIDE = 64
 _LOW = 18.0  # half periods over the crop's side
 _COEFFICIENTS = 254
 
+_REGION = 2.6  # distances between the eyes, at the middle of a size's range
+_SIZES = 2  # for each doubling
+_CELLS = 4  # places over the region's side
+
 
 def voice_fingerprint(pcm: npt.NDArray[np.int16]) -> bytes:
     """Of trimmed speech, int16 `(samples,)` at 16 kHz: at most 255 bytes, of its first 5.4 s. Under 1 s there
@@ -65,7 +71,10 @@ def voice_fingerprint(pcm: npt.NDArray[np.int16]) -> bytes:
 
 
 def face_fingerprint(crop: npt.NDArray[np.uint8]) -> bytes:
-    """Of a face crop, uint8 `(size, size, 3)`: 255 bytes. Raises `UsageError` for another dtype or shape."""
+    """Of a face crop, or of a `face_region`, uint8 `(size, size, 3)`: 255 bytes.
+
+    Raises `UsageError` for another dtype or shape.
+    """
     check_image(crop)
     import cv2
 
@@ -82,6 +91,35 @@ def face_fingerprint(crop: npt.NDArray[np.uint8]) -> bytes:
     largest = float(np.abs(values).max())
     scaled = np.rint(values * (127.0 / largest)) if largest > 1e-6 else np.zeros(_COEFFICIENTS)
     return _FACE + scaled.astype(np.int8).tobytes()
+
+
+def face_region(rgb: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.uint8]:
+    """What to take the fingerprint of, of an image in which a face was found: uint8 `(64, 64, 3)` around it.
+
+    A finder puts the eyes elsewhere by a pixel or two when the image was encoded anew, and the crop moves
+    with them. So this part of the image is on a coarse grid of places and sizes, relative to the image's own.
+    Where the face lies at the edge of two cells, a copy may still fall into the other one.
+    """
+    check_image(rgb)
+    import cv2
+
+    width = rgb.shape[1]
+    apart = max(face.eye_distance / width, 1.0 / 256.0)
+    side = _REGION * width * 2.0 ** (round(_SIZES * math.log2(apart)) / _SIZES)
+    cell = side / _CELLS
+    x = cell * round((face.left_eye[0] + face.right_eye[0] + 1.0) / 2.0 / cell)
+    y = cell * round(((face.left_eye[1] + face.right_eye[1] + 1.0) / 2.0 + 0.2 * side) / cell)
+    # A large region is warped to a multiple of the size and averaged down, as a crop is.
+    multiple = min(16, max(1, math.ceil(side / _SIDE)))
+    scale = _SIDE * multiple / side
+    matrix = np.array(
+        [[scale, 0.0, (side / 2 - x + 0.5) * scale - 0.5], [0.0, scale, (side / 2 - y + 0.5) * scale - 0.5]]
+    )
+    size = (_SIDE * multiple, _SIDE * multiple)
+    region = cv2.warpAffine(rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if multiple > 1:
+        region = cv2.resize(region, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(region, dtype=np.uint8)
 
 
 def is_replay(one: bytes, other: bytes) -> bool:
