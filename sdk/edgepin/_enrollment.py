@@ -8,7 +8,7 @@ nothing is enrolled: it would be anybody's guess whose template that is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._attempts import FaceSource, VoiceSource, capture_all
+from ._capture.face_stream import FaceStream
 from ._capture.quality import Quality
+from ._capture.voice_stream import VoiceStream
 from ._decision.fusion import Fusion
 from ._errors import CaptureError, UsageError
-from ._pipeline import Capture, ImageSource, SoundSource
+from ._pipeline import Capture, Embedding, ImageSource, SoundSource, Timings
 from ._store.consent import Consent
 from ._store.template import Template
 
@@ -114,13 +117,17 @@ class Enrollment:
         self.result: Enrolled | None = None
         """What was written; None until `commit`."""
 
-    def add_face(self, image: ImageSource, *, cropped: bool = False) -> CaptureFeedback:
-        """An image as path, bytes or uint8 RGB (H, W, 3); `cropped` says that it is a face crop already."""
-        return self._add(self._verifier.pipeline.capture_face(image, cropped=cropped))
+    def add_face(self, image: ImageSource | FaceStream, *, cropped: bool = False) -> CaptureFeedback:
+        """An image as path, bytes or uint8 RGB (H, W, 3), or a stream, of which each kept frame becomes a capture and
+        the last one is answered; `cropped` says that it is a face crop already.
+        """
+        return self._add_all(image, None, None, cropped)
 
-    def add_voice(self, sound: SoundSource, *, sample_rate: int | None = None) -> CaptureFeedback:
-        """A sound as path, bytes or an array (samples,) or (samples, channels) with its `sample_rate` in Hz."""
-        return self._add(self._verifier.pipeline.capture_voice(sound, sample_rate=sample_rate))
+    def add_voice(
+        self, sound: SoundSource | VoiceStream, *, sample_rate: int | None = None
+    ) -> CaptureFeedback:
+        """A sound as path, bytes, an array (samples,) or (samples, channels) with its `sample_rate` in Hz, or a stream."""
+        return self._add_all(None, sound, sample_rate, False)
 
     @property
     def feedback(self) -> EnrollmentFeedback:
@@ -137,7 +144,11 @@ class Enrollment:
             missing = WANTED - len(kept)
             if missing > 0 and captures:
                 good = False
-                advice.append(f"{missing} more {modality} capture{'s' if missing > 1 else ''} that agree")
+                advice.append(
+                    f"{missing} more {modality} captures that agree"
+                    if missing > 1
+                    else f"one more {modality} capture that agrees"
+                )
             if not captures:
                 advice.append(f"no {modality} yet: one modality alone verifies less surely")
         return EnrollmentFeedback(
@@ -198,6 +209,15 @@ class Enrollment:
         if kind is None and self.result is None:
             self.commit()
 
+    def _add_all(
+        self, face: FaceSource | None, voice: VoiceSource | None, sample_rate: int | None, cropped: bool
+    ) -> CaptureFeedback:
+        if self.result is not None:
+            raise UsageError("this enrollment has been written", hint="start another: verifier.enroll(…)")
+        found = capture_all(self._verifier.pipeline, face, voice, sample_rate, cropped, Timings())
+        (group,) = found.values()
+        return [self._add(capture) for capture in group][-1]
+
     def _add(self, capture: Capture) -> CaptureFeedback:
         capture.wipe()  # the embedding is all that is needed from here on
         captures = self._captures[capture.modality]
@@ -207,6 +227,19 @@ class Enrollment:
             agreement = _agreement(_identities(captures), self._verifier.fusion, capture.modality)[-1]
             agrees = agreement >= 0.0
         return CaptureFeedback(capture.modality, len(captures), capture.quality, agreement, agrees)
+
+
+def lookalikes(verifier: Verifier, subject: str, templates: Mapping[str, Template]) -> tuple[str, ...]:
+    """Ids whose templates this policy would take for the same person's, by any modality alone that may decide."""
+    index, found = verifier.templates_in_memory(), set()
+    for modality, template in templates.items():
+        probe = {modality: Embedding(template.identity.mean(axis=0), template.pin.mean(axis=0))}
+        llr, captured = index.llrs(probe, verifier.fusion)
+        # Whatever the policy accepts by one modality, the evidence's strictest threshold tells alike from other.
+        point = verifier.fusion.evidence.sets[captured].strictest
+        if point is not None:
+            found |= {index.subjects[i] for i in np.flatnonzero(llr >= point.threshold)}
+    return tuple(sorted(found - {subject}))
 
 
 def agreeing(rows: NDArray[np.float32], fusion: Fusion, modality: str) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import traceback
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from ._attempts import AttemptSession
 from ._decision.decision import Decision
-from ._errors import CaptureError, EdgePinError, LockedOutError, UsageError
+from ._errors import CaptureError, EdgePinError, EnvironmentFault, LockedOutError, UsageError
 from ._verifier import Verifier
 
 MAX_LINE = 96 << 20
@@ -64,7 +65,11 @@ def serve(verifier: Verifier, lines: Iterable[bytes], write: Write, *, door: str
             request = message.get("request")
             op = message["op"]
             reply = _answer(verifier, sessions, op, {"door": door, **message})
-        except EdgePinError as error:
+        except Exception as error:
+            # Whatever it was, the next request is answered; nobody was let in by this one.
+            if not isinstance(error, EdgePinError):
+                traceback.print_exc()
+                error = EnvironmentFault(f"this request failed: {type(error).__name__}")
             write(
                 {
                     "schema": "edgepin.reply/1",
@@ -145,6 +150,7 @@ def _answer(
     }
     sound, rate = _sound(message.get("voice"))
     captures |= {"voice": sound, "sample_rate": rate}
+    asked = op == "attempt" and captures["face"] is None and sound is None
     subject, door = _text(message, "id"), _text(message, "door", default="")
     if op == "verify":
         return {"decision": _decision(subject, verifier.verify(subject, door=door, **captures))}
@@ -157,10 +163,14 @@ def _answer(
         sessions[name] = session
     elif (session.subject, session.door) != (subject, door):
         raise UsageError(f"session {name!r:.40} is another person's, or at another door")
-    decision = session.verify(**captures)
-    if decision.outcome != "another":
-        sessions.pop(name, None)
-    return {"session": name, "decision": _decision(subject, decision)}
+    if asked:
+        return {"session": name, "prompt": session.prompt}
+    try:
+        decision = session.verify(**captures)
+    finally:
+        if session.outcome != "another":
+            sessions.pop(name, None)
+    return {"session": name, "prompt": session.prompt, "decision": _decision(subject, decision)}
 
 
 def _decision(subject: str, decision: Decision) -> dict[str, Any]:

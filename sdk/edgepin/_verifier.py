@@ -10,16 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ._attempts import AttemptSession, FaceSource, VoiceSource, capture_all, mean_embedding, wipe
+from ._attempts import (
+    AttemptSession,
+    FaceSource,
+    VoiceSource,
+    capture_all,
+    mean_embedding,
+    not_live,
+    wipe,
+)
 from ._bundle.bundle import Bundle
 from ._capture.faces import FaceFinder, HaarFinder
 from ._decision.decision import Decision
-from ._decision.fusion import FACE, FACE_AND_VOICE, VOICE, Fusion
+from ._decision.fusion import Fusion
 from ._decision.policy import Policy, ResolvedPolicy, resolve
 from ._decision.site import SiteCalibration
-from ._enrollment import Enrollment
+from ._enrollment import Enrollment, lookalikes
 from ._errors import (
     AlreadyEnrolledError,
     EnvironmentFault,
@@ -29,12 +35,12 @@ from ._errors import (
     UsageError,
 )
 from ._guard.clock import Clock
-from ._guard.deadline import Watchdog
+from ._guard.deadline import Deadline, Watchdog
 from ._guard.guard import Guard, guard_path
 from ._guard.limits import GuardLimits
 from ._identify import Identification, TemplateIndex
 from ._paths import enrollments_path, store_key_path
-from ._pipeline import Capture, Embedding, Pipeline, Timings
+from ._pipeline import Capture, Pipeline, Timings
 from ._runtime.backends import close_runtime, open_runtime
 from ._runtime.runtime import Runtime
 from ._store.consent import Consent
@@ -49,10 +55,6 @@ if TYPE_CHECKING:
 
 DEADLINE = 10.0
 """Seconds that a verification may take, captures included; after that the answer is no."""
-LEARNED_CAPTURES = 10
-"""Captures of a modality up to which a template may grow by itself, where the policy allows it at all."""
-LEARNING_MARGIN = 10.0
-"""How many times stricter a false match rate an attempt must reach for its captures to enter the template."""
 
 
 class Verifier:
@@ -77,9 +79,7 @@ class Verifier:
         self.pipeline, self.store, self.fusion, self.guard = pipeline, store, fusion, guard
         self.policy: ResolvedPolicy = resolve(policy or Policy(), fusion)
         self.liveness, self.challenge = liveness, challenge
-        if not deadline > 0.0:
-            raise UsageError(f"the deadline must be more than 0 s, not {deadline}")
-        self.deadline = deadline
+        self.deadline = Deadline(deadline).seconds
         self.watchdog = Watchdog()
         self.about = about
         """Which backend and precision run, and why."""
@@ -137,6 +137,11 @@ class Verifier:
         EnvironmentFault (a backend that is named or required and cannot run here, a key that is not there),
         IntegrityError (a calibration, a guard, or an engine in the cache was altered).
         """
+        if policy is not None and not isinstance(policy, Policy):
+            raise UsageError(f"the policy must be a Policy, not {type(policy).__name__}")
+        if not isinstance(bundle, (str, Path, Bundle)):
+            raise UsageError(f"the bundle must be a path or a Bundle, not {type(bundle).__name__}")
+        Deadline(deadline)  # refused before anything is made
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle, allow_unsigned=allow_unsigned)
         path = Path(store) if store is not None else enrollments_path()
@@ -158,7 +163,9 @@ class Verifier:
             opened = undo.enter_context(
                 Store.open(path, key or KeyFile(store_key_path()), bundle.digest, counter=counter)
             )
-            guard = undo.enter_context(Guard.open(guard_path(path), opened, clock=clock, limits=limits, counter=guard_counter))
+            guard = undo.enter_context(
+                Guard.open(guard_path(path), opened, clock=clock, limits=limits, counter=guard_counter)
+            )
             verifier = cls(
                 pipeline,
                 opened,
@@ -216,6 +223,7 @@ class Verifier:
         self.guard.note("erased", subject)
         self.guard.forget(subject)
         self.store.delete(subject)
+        self.guard.forget(subject)  # an attempt may have been under way
 
     def _enroll(
         self,
@@ -228,27 +236,12 @@ class Verifier:
     ) -> tuple[str, ...] | None:
         """Writes an enrollment; returns who looks like the same person, or None if nobody looked."""
         subject = enrollment.subject
-        duplicates = self._lookalikes(subject, templates) if check_duplicates else None
+        duplicates = lookalikes(self, subject, templates) if check_duplicates else None
+        counts = {f"{modality}s": len(template.identity) for modality, template in templates.items()}
+        # Before the store: whoever is in it has their samples remembered.
+        self.guard.enrolled(subject, [capture.fingerprint for capture in captures], counts)
         self.store.put(subject, templates, enrollment.consent, replace=replace)
-        if replace:
-            self.guard.forget(subject)
-        counts = {modality: len(template.identity) for modality, template in templates.items()}
-        self.guard.note("enrolled", subject, {f"{modality}s": count for modality, count in counts.items()})
-        for capture in captures:
-            self.guard.remember(subject, capture.fingerprint)
         return duplicates
-
-    def _lookalikes(self, subject: str, templates: Mapping[str, Template]) -> tuple[str, ...]:
-        """Ids whose templates this policy would take for the same person's, by any modality alone that may decide."""
-        index, found = self._templates(), set()
-        for modality, template in templates.items():
-            probe = {modality: Embedding(template.identity.mean(axis=0), template.pin.mean(axis=0))}
-            llr, captured = index.llrs(probe, self.fusion)
-            # Whatever the policy accepts by one modality, the evidence's strictest threshold tells alike from other.
-            point = self.fusion.evidence.sets[captured].strictest
-            if point is not None:
-                found |= {index.subjects[i] for i in np.flatnonzero(llr >= point.threshold)}
-        return tuple(sorted(found - {subject}))
 
     # --- Verification
 
@@ -278,28 +271,13 @@ class Verifier:
         EnvironmentFault (`DeadlineExceededError`) if the captures alone take longer than the deadline. None of these
         is a yes.
         """
+        if self.challenge is not None:
+            raise UsageError(
+                "what is to be spoken must be known before it is captured",
+                hint="start a session, show its prompt, then verify: verifier.attempts(…)",
+            )
         session = AttemptSession(self, subject, door, 1)
         return session.verify(face=face, voice=voice, sample_rate=sample_rate, cropped=cropped)
-
-    def _learn(self, subject: str, captures: Mapping[str, Sequence[Capture]], decision: Decision) -> None:
-        """Lets the template grow by an accepted attempt, where the policy allows it and the attempt was beyond doubt."""
-        if not self.policy.policy.adaptive_update or not decision.accepted or decision.fmr is None:
-            return
-        if set(captures) != {FACE, VOICE} or decision.scores.captured != FACE_AND_VOICE:
-            return
-        point = self.fusion.evidence.sets[FACE_AND_VOICE].at(decision.fmr / LEARNING_MARGIN)
-        if point is None or not self.fusion.llr(decision.scores) >= point.threshold:
-            return
-        enrolled = self.store.get(subject) or {}
-        grown = {}
-        for modality, group in captures.items():
-            room = LEARNED_CAPTURES - len(enrolled[modality].identity) if modality in enrolled else 0
-            if room > 0:
-                first = group[0].embedding
-                grown[modality] = Template(first.identity[None], first.pin[None])
-        if grown:
-            self.store.append(subject, grown)
-            self.guard.note("learned", subject, {f"{modality}s": 1 for modality in grown})
 
     def attempts(self, subject: str, *, door: str = "", max_attempts: int | None = None) -> AttemptSession:
         """A session of several samples, within the policy's false match rate as a whole.
@@ -316,11 +294,14 @@ class Verifier:
         sample_rate: int | None = None,
         cropped: bool = False,
         top: int = 5,
+        door: str = "",
     ) -> Identification:
         """Who of all enrolled it could be (1:N), likeliest first. Off unless the policy has `allow_identification`.
 
-        Raises PolicyError where it is off, else as `verify`. A search does not count as anybody's attempt; it is in the
-        audit.
+        A search counts as a failure at the door, for nobody in particular, and is in the audit. People whose consent
+        has run out are not named.
+
+        Raises PolicyError where it is off, LockedOutError where the door has to wait, else as `verify`.
         """
         if not self.policy.policy.allow_identification:
             raise PolicyError(
@@ -331,20 +312,44 @@ class Verifier:
             raise UsageError("nothing to search with", hint="give a face, a voice, or both")
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= 1000:
             raise UsageError(f"top is 1 to 1000 candidates, not {top!r}")
-        timings = Timings()
-        captures = capture_all(self.pipeline, face, voice, sample_rate, cropped, timings)
-        wipe(captures)
+        if self.challenge is not None:
+            raise UsageError("a spoken challenge is of one person; it cannot be searched with")
+        timings, deadline = Timings(), Deadline(self.deadline)
+        captures = self.watchdog.run(
+            lambda: capture_all(self.pipeline, face, voice, sample_rate, cropped, timings),
+            deadline,
+            dispose=wipe,
+        )
+        self.guard.search(door)
         probe = {modality: mean_embedding(group) for modality, group in captures.items()}
+        pcm = captures["voice"][0].sample if "voice" in captures else None
+        check, refused = self.liveness, None
+        if check is not None:
+            refused = self.watchdog.run(lambda: not_live(check, captures, pcm), deadline)
+        wipe(captures)
         with timings.stage("index"):
-            index = self._templates()
+            index = self.templates_in_memory()
         with timings.stage("search"):
             found = index.identify(probe, self.fusion, self.policy, top=top)
+            now = self.guard.clock.now()
+            gone = {one.subject for one in found.candidates if self._has_run_out(one.subject, now)}
+        deadline.check()
+        if refused is not None:
+            found = replace(found, match=None, candidates=(), reason=refused)
+        elif gone:
+            kept = tuple(one for one in found.candidates if one.subject not in gone)
+            match = None if found.match in gone else found.match
+            found = replace(found, match=match, candidates=kept, reason=found.reason if match else "no_match")
         self.guard.note(
             "identified", details={"searched": found.searched, "matched": found.match is not None}
         )
         return replace(found, timings=timings.stages)
 
-    def _templates(self) -> TemplateIndex:
+    def _has_run_out(self, subject: str, now: float) -> bool:
+        consent = self.store.consent(subject)
+        return consent is not None and consent.has_run_out(now)
+
+    def templates_in_memory(self) -> TemplateIndex:
         """Everybody's templates in memory, read again when the store has changed."""
         with self._index_lock:
             version = self.store.version

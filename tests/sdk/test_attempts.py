@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from edgepin import (
     Decision,
     EdgePinError,
     EnvironmentFault,
+    FrameMotion,
+    Liveness,
     LockedOutError,
     MemoryKey,
     Policy,
@@ -24,6 +27,8 @@ from edgepin import (
     UsageError,
     Verifier,
 )
+from edgepin._decision.policy import resolve
+from edgepin._guard.attempt import Attempt
 
 from .conftest import Pins
 from .synthetic_captures import RATE, picture, voice
@@ -157,6 +162,49 @@ def test_the_audit_of_an_erased_person_no_longer_says_who(verifier: Verifier) ->
     assert not any((entry.details or {}).get("id") == "ada" for entry in verifier.guard.audit.entries())
 
 
+def test_what_is_remembered_of_the_enrollment_outlasts_any_number_of_acceptances(verifier: Verifier) -> None:
+    for _ in range(20):
+        assert verifier.verify("ada", **sample(ADA)).accepted
+    assert "face_replayed" in codes(verifier.verify("ada", **sample(ADA, capture=0)))
+
+
+def test_the_same_rejected_sample_twice_does_not_tell_who_is_enrolled(verifier: Verifier) -> None:
+    wrong = sample(EVE)
+    told = {name: [codes(verifier.verify(name, **wrong)) for _ in range(2)] for name in ("ada", "nobody")}
+    assert told["ada"][0] == told["ada"][1]
+    assert told["nobody"][0] == told["nobody"][1]
+
+
+def test_of_one_sample_at_several_doors_at_once_one_is_accepted(verifier: Verifier) -> None:
+    shared, together = sample(ADA), threading.Barrier(3)
+
+    class Waits:
+        def check(self, frames: Any, voice: Any) -> Liveness:
+            together.wait(10.0)
+            return Liveness(True, None)
+
+    verifier.liveness = Waits()
+    with ThreadPoolExecutor(3) as pool:
+        decisions = list(pool.map(lambda door: verifier.verify("ada", **shared, door=door), "abc"))
+    assert sorted(decision.outcome for decision in decisions) == ["accepted", "rejected", "rejected"]
+    assert {code for decision in decisions for code in codes(decision)} == {"accepted", "replayed"}
+
+
+def test_a_new_person_under_an_id_inherits_nothing_of_the_one_before(verifier: Verifier) -> None:
+    verifier.verify("ada", **sample(ADA))
+    verifier.store.delete("ada")
+    enroll(verifier)
+    assert len(verifier.guard.remembered("ada")) == 6
+
+
+def test_replacing_an_enrollment_keeps_the_failures_counted(verifier: Verifier) -> None:
+    for _ in range(3):
+        verifier.verify("ada", **sample(EVE))
+    with verifier.enroll("ada", replace=True) as session:
+        session.add_face(picture(ADA, next(CAPTURES)), cropped=True)
+    assert failures(verifier) == 3
+
+
 # --- Time
 
 
@@ -198,8 +246,22 @@ def test_an_answer_that_comes_too_late_is_a_rejection(
     assert failures(verifier) == 1
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
-def test_a_deadline_that_is_none_is_refused(pins: Pins, tmp_path: Path, seconds: float) -> None:
+def test_a_check_that_hangs_is_answered_in_time(verifier: Verifier) -> None:
+    class Hangs:
+        def check(self, frames: Any, voice: Any) -> Liveness:
+            time.sleep(3.0)
+            return Liveness(True, None)
+
+    verifier.liveness, verifier.deadline = Hangs(), 1.0
+    start = time.monotonic()
+    decision = verifier.verify("ada", **sample(ADA))
+    assert time.monotonic() - start < 2.5
+    assert (decision.outcome, codes(decision)) == ("rejected", {"deadline"})
+    assert failures(verifier) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), 1e30, "5", True, None])
+def test_a_deadline_that_is_none_is_refused(pins: Pins, tmp_path: Path, seconds: Any) -> None:
     with pytest.raises(UsageError, match="deadline"):
         Verifier.open(pins.site, tmp_path / "d.db", key=KEY, deadline=seconds)
 
@@ -227,21 +289,15 @@ def test_what_another_person_brought_is_no_replay_of_mine(verifier: Verifier) ->
     assert verifier.verify("ada", **shared).accepted
 
 
-@dataclass
-class Verdict:
-    live: bool
-    code: str | None = None
-
-
 class Check:
     """A liveness check that says what it was told to, and keeps what it was asked."""
 
     def __init__(self, live: bool) -> None:
         self.live, self.asked = live, []
 
-    def check(self, frames: Any, voice: Any) -> Verdict:
+    def check(self, frames: Any, voice: Any) -> Liveness:
         self.asked.append((len(frames), None if voice is None else voice.dtype))
-        return Verdict(self.live, None if self.live else "still_frames")
+        return Liveness(self.live, None if self.live else "still_frames")
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -280,6 +336,94 @@ def test_another_phrase_than_was_asked_for_is_a_rejection(verifier: Verifier) ->
     assert "challenge_failed" in codes(decision)
 
 
+class Says:
+    """A check of somebody else's that answers, or raises, what it was told to."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def prompt(self) -> str:
+        return "1 2 3"
+
+    def check(self, *_: Any) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [1, "no", "yes", None, [True]])
+def test_a_check_that_does_not_say_true_says_no(verifier: Verifier, answer: Any) -> None:
+    verifier.challenge = Says(answer)
+    assert "challenge_failed" in codes(verifier.attempts("ada").verify(**sample(ADA)))
+    verifier.challenge, verifier.liveness = None, Says(answer)
+    assert "not_live" in codes(verifier.verify("ada", **sample(ADA)))
+
+
+def test_a_check_that_breaks_lets_nobody_in_and_is_told_as_ours(verifier: Verifier) -> None:
+    verifier.liveness = Says(ZeroDivisionError("7"))
+    with pytest.raises(EnvironmentFault, match="liveness check failed"):
+        verifier.verify("ada", **sample(ADA))
+    assert failures(verifier) == 1
+
+
+def test_a_challenge_needs_a_session_whose_prompt_can_be_seen(verifier: Verifier) -> None:
+    verifier.challenge = Digits("1 2 3")
+    with pytest.raises(UsageError, match="must be known"):
+        verifier.verify("ada", **sample(ADA))
+    assert failures(verifier) == 0
+
+
+def test_a_frame_of_another_person_is_not_carried_by_the_others(verifier: Verifier) -> None:
+    frames = [picture(ADA, next(CAPTURES)) for _ in range(4)] + [picture(EVE, next(CAPTURES))]
+    decision = verifier.verify("ada", **{**sample(ADA), "face": frames})
+    assert not decision.accepted
+    assert "frames_disagree" in codes(decision)
+
+
+@pytest.mark.parametrize("captures", [{"face": 5}, {"voice": 5}, {"face": [5]}, {"face": {}}])
+def test_what_is_no_capture_is_a_usage_error_and_not_counted(verifier: Verifier, captures: Any) -> None:
+    with pytest.raises(UsageError):
+        verifier.verify("ada", **captures)
+    assert failures(verifier) == 0
+
+
+def test_a_check_is_not_got_around_by_leaving_out_what_it_looks_at(verifier: Verifier) -> None:
+    verifier.challenge = Digits("1 2 3")
+    face = {"face": picture(ADA, next(CAPTURES)), "cropped": True}
+    assert "challenge_failed" in codes(verifier.attempts("ada").verify(**face))
+    verifier.challenge, verifier.liveness = None, FrameMotion()
+    verifier.policy = resolve(Policy(allow_voice_alone=True), verifier.fusion)
+    decision = verifier.verify("ada", voice=voice(ADA, next(CAPTURES)), sample_rate=RATE)
+    assert "too_few_frames" in codes(decision)
+
+
+def test_whose_consent_has_run_out_is_rejected(pins: Pins, tmp_path: Path) -> None:
+    with Verifier.open(pins.site, tmp_path / "c.db", key=KEY) as verifier:
+        with verifier.enroll("ada", consent="form 7", expires=time.time() + 0.5) as session:
+            session.add_face(picture(ADA, 0), cropped=True)
+        time.sleep(0.6)
+        decision = verifier.verify("ada", face=picture(ADA, next(CAPTURES)), cropped=True)
+    assert not decision.accepted
+    assert codes(decision) == {"consent_expired"}
+
+
+def test_an_acceptance_whose_record_came_too_late_is_a_rejection(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Attempt.accept
+
+    def slowly(*arguments: Any, **options: Any) -> bool:
+        accepted = accept(*arguments, **options)
+        time.sleep(1.5)
+        return accepted
+
+    monkeypatch.setattr(Attempt, "accept", slowly)
+    verifier.deadline = 1.4
+    decision = verifier.verify("ada", **sample(ADA))
+    assert (decision.outcome, codes(decision)) == ("rejected", {"deadline"})
+    assert kinds(verifier)[-1] == "answered_late"
+
+
 # --- Sessions
 
 
@@ -314,6 +458,15 @@ def test_a_session_keeps_to_what_it_began_with(verifier: Verifier) -> None:
     session.verify(**sample(EVE))
     with pytest.raises(UsageError, match="this session compares"):
         session.verify(face=picture(ADA, next(CAPTURES)), cropped=True)
+
+
+def test_a_session_ends_by_its_age(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepin._attempts.SESSION_SECONDS", 0.01)
+    session = verifier.attempts("ada", max_attempts=3)
+    time.sleep(0.02)
+    with pytest.raises(UsageError, match="ended"):
+        session.verify(**sample(ADA))
+    assert (session.outcome, session.attempts_left) == ("rejected", 0)
 
 
 def test_more_samples_than_the_evidence_carries_are_refused(verifier: Verifier) -> None:

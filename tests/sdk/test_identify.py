@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepin import MemoryKey, Policy, PolicyError, UsageError, Verifier
+from edgepin import (
+    FrameMotion,
+    GuardLimits,
+    LockedOutError,
+    MemoryKey,
+    Policy,
+    PolicyError,
+    UsageError,
+    Verifier,
+)
 from edgepin._decision.calibration import calibrate
 from edgepin._decision.policy import resolve
 from edgepin._identify import ModalityIndex, TemplateIndex
@@ -95,6 +105,26 @@ def test_it_sees_who_was_enrolled_and_erased_since(verifier: Verifier) -> None:
     verifier.erase("badge-9")
     found = verifier.identify(face=picture(9, 9), cropped=True, top=10)
     assert "badge-9" not in [one.subject for one in found.candidates]
+
+
+def test_searches_are_counted_at_the_door(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifier.guard._file, "limits", GuardLimits(door_failures=3, door_seconds=600.0))
+    for _ in range(3):
+        verifier.identify(face=picture(1, 9), cropped=True, door="north")
+    with pytest.raises(LockedOutError):
+        verifier.identify(face=picture(1, 9), cropped=True, door="north")
+    assert verifier.identify(face=picture(1, 9), cropped=True, door="south").searched == 4
+
+
+def test_nobody_is_named_who_does_not_live_or_whose_consent_has_run_out(verifier: Verifier) -> None:
+    with verifier.enroll("badge-8", consent="form 7", expires=time.time() + 0.5) as session:
+        session.add_face(picture(8, 0), cropped=True)
+    time.sleep(0.6)
+    found = verifier.identify(face=picture(8, 9), cropped=True)
+    assert "badge-8" not in [one.subject for one in found.candidates]
+    verifier.liveness = FrameMotion()
+    found = verifier.identify(face=picture(1, 9), cropped=True)
+    assert (found.match, found.candidates, found.reason) == (None, (), "too_few_frames")
 
 
 def test_among_nobody_there_is_no_match(pins: Pins, tmp_path: Path) -> None:

@@ -152,6 +152,35 @@ def test_a_line_that_cannot_be_right_is_an_error_and_the_loop_goes_on(
     assert answers[0]["error"]["code"] == "usage"
 
 
+def test_half_a_character_breaks_nothing(verifier: Verifier) -> None:
+    lines = [b'{"op": "ping", "request": "\\ud800"}\n', b'{"op": "verify", "id": "ada", "face": "\\ud800"}\n']
+    answers = ask(verifier, *lines, {"op": "ping"})
+    assert [answer["ok"] for answer in answers] == [True, False, True]
+
+
+def test_a_bug_is_answered_as_a_failure_and_the_loop_goes_on(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepin._attempts.compare", lambda *_: 1 // 0)
+    answers = ask(verifier, sample(ADA), {"op": "ping"})
+    assert [answer["ok"] for answer in answers] == [False, True]
+    assert answers[0]["error"]["exit_code"] == 6
+
+
+def test_a_session_can_be_begun_for_its_prompt(verifier: Verifier) -> None:
+    class Digits:
+        def prompt(self) -> str:
+            return "4 0 7"
+
+        def check(self, pcm: object, prompt: str) -> bool:
+            return prompt == "4 0 7"
+
+    verifier.challenge = Digits()
+    first = {"op": "attempt", "id": "ada", "session": "s1"}
+    answers = ask(verifier, first, {**sample(ADA), "op": "attempt", "session": "s1"})
+    assert (answers[0]["prompt"], answers[1]["decision"]["accepted"]) == ("4 0 7", True)
+
+
 def test_quit_ends_the_loop(verifier: Verifier) -> None:
     answers = ask(verifier, {"op": "quit"}, {"op": "ping"})
     assert [answer["op"] for answer in answers] == ["quit"]

@@ -196,6 +196,7 @@ def open_verifier(
         finder=make_finder(face_finder),
         key=access.key(create=not store_must_exist),
         counter=access.counter(),
+        guard_counter=access.guard_counter(),
         deadline=deadline,
         liveness=liveness,
         store_must_exist=store_must_exist,

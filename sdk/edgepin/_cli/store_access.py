@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Access:
-    """What --store, --key-file, --key and --counter say."""
+    """What --store, --key-file, --key, --counter and --guard-counter say."""
 
     store: Path | None
     key_file: Path | None
     key_text: str | None
     counter_text: str | None
+    guard_counter_text: str | None = None
 
     @property
     def path(self) -> Path:
@@ -49,11 +50,10 @@ class Access:
         return open_key(text, create=create, ask=_ask if sys.stdin.isatty() else None)
 
     def counter(self) -> MonotonicCounter | None:
-        if self.counter_text is None:
-            return None
-        from .._store.tpm import open_counter
+        return _counter(self.counter_text)
 
-        return open_counter(self.counter_text)
+    def guard_counter(self) -> MonotonicCounter | None:
+        return _counter(self.guard_counter_text)
 
     def open(self, *, read_only: bool = False) -> Store:
         """The store, which must exist, of whatever bundle."""
@@ -77,7 +77,7 @@ class Access:
         if not os.path.exists(place):
             yield None
             return
-        with Guard.open(place, opened, must_exist=True) as guard:
+        with Guard.open(place, opened, must_exist=True, counter=self.guard_counter()) as guard:
             yield guard
 
     @contextmanager
@@ -101,7 +101,7 @@ class Access:
 
 
 def store_access(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """--store, --key-file, --key and --counter, as one `access`."""
+    """--store, --key-file, --key, --counter and --guard-counter, as one `access`."""
 
     @functools.wraps(verb)
     def with_access(
@@ -110,17 +110,25 @@ def store_access(verb: Callable[..., Any]) -> Callable[..., Any]:
         key_file: Path | None,
         key: str | None,
         counter: str | None,
+        guard_counter: str | None,
         **kwargs: Any,
     ) -> Any:
-        return verb(*args, access=Access(store, key_file, key, counter), **kwargs)
+        return verb(*args, access=Access(store, key_file, key, counter, guard_counter), **kwargs)
 
+    decorated = click.option(
+        "--guard-counter",
+        metavar="COUNTER",
+        envvar="EDGEPIN_GUARD_COUNTER",
+        show_envvar=True,
+        help="The counter, another one, that the guard beside the store is bound to: tpm:0x01….",
+    )(with_access)
     decorated = click.option(
         "--counter",
         metavar="COUNTER",
         envvar="EDGEPIN_COUNTER",
         show_envvar=True,
         help="The counter that the store is bound to: tpm or tpm:0x01….",
-    )(with_access)
+    )(decorated)
     decorated = click.option(
         "--key",
         metavar="KEY",
@@ -129,6 +137,14 @@ def store_access(verb: Callable[..., Any]) -> Callable[..., Any]:
         help="What locks the store, in place of a key file: tpm, tpm:0x81…, systemd:NAME, passphrase:FILE, file:PATH.",
     )(decorated)
     return store_options(decorated)
+
+
+def _counter(text: str | None) -> MonotonicCounter | None:
+    if text is None:
+        return None
+    from .._store.tpm import open_counter
+
+    return open_counter(text)
 
 
 def _ask() -> str:

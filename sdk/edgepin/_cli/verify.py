@@ -96,7 +96,7 @@ def _serve(access: Access, door: str, opening: dict[str, Any]) -> None:
     from .._loop import read_lines, serve
 
     def write(answer: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
         sys.stdout.flush()
 
     with open_verifier(access, store_must_exist=True, **opening) as verifier:

@@ -44,7 +44,6 @@ class Attempt:
         self._file, self._counted = file, counted
         self._lock = threading.Lock()
         self._open = True
-        self._fingerprints: tuple[bytes, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -65,8 +64,9 @@ class Attempt:
         details: Mapping[str, Any] | None = None,
         *,
         fingerprints: Sequence[bytes] = (),
-    ) -> None:
-        """The right person: failures up to this attempt are no longer consecutive. Open the door after this returns.
+        same: memory.Same | None = None,
+    ) -> bool:
+        """The right person: failures up to this attempt are no longer consecutive. Open the door after this returns True.
 
         Attempts that began after this one stay counted.
 
@@ -74,17 +74,26 @@ class Attempt:
             reasons: codes, readable in the audit.
             details: texts and numbers, such as scores; sealed in the audit.
             fingerprints: of the samples, 1 to 255 bytes each; remembered with the same commit.
+            same: whether two fingerprints are of one sample. If one of `fingerprints` is of a sample that is remembered by
+                now, nobody is accepted, the attempt stays a failure, and this returns False: of one sample that is used
+                at several doors at once, one attempt is accepted.
 
         Raises `LockedOutError` if what is kept of the subject was erased meanwhile.
         """
         codes, kept, counted = check_codes(reasons), check_details(details), self._counted
-        self._fingerprints = memory.check_fingerprints(fingerprints)
+        prints = memory.check_fingerprints(fingerprints)
         with self._ending() as transaction:
-            person = self._person(transaction, accepted=True)
+            person = self._person(transaction)
             if person is None:
                 raise LockedOutError(
                     "the id was erased during the attempt", hint="try again", retry_after=0.0
                 )
+            if prints:
+                known = transaction.memory(counted.subject)
+                if same is not None and known.holds(prints, same):
+                    self._append(transaction, "rejected", person, ["replayed"], kept)
+                    return False
+                transaction.put_memory(counted.subject, known.with_accepted(prints))
             self._append(transaction, "accepted", person, codes, kept)
             pair = transaction.pair(counted.subject, counted.door)
             if not counted.here:
@@ -95,18 +104,11 @@ class Attempt:
             if pair is not None or transaction.has_room():
                 transaction.put_pair(counted.subject, pair or Pair(counted.door))
             self._give_back(transaction)
+        return True
 
-    def reject(
-        self,
-        reasons: Sequence[str],
-        details: Mapping[str, Any] | None = None,
-        *,
-        fingerprints: Sequence[bytes] = (),
-    ) -> None:
+    def reject(self, reasons: Sequence[str], details: Mapping[str, Any] | None = None) -> None:
         """Not the right person, or not clearly: it stays counted, and a wait begins now. See `accept`."""
-        codes, kept = check_codes(reasons), check_details(details)
-        self._fingerprints = memory.check_fingerprints(fingerprints)
-        self._fail("rejected", codes, kept)
+        self._fail("rejected", check_codes(reasons), check_details(details))
 
     def not_counted(self, code: str) -> None:
         """Nothing was compared, as the capture could not be used: as if it had not been."""
@@ -183,13 +185,11 @@ class Attempt:
         with self._file.transaction() as transaction:
             yield transaction
 
-    def _person(self, transaction: Transaction, *, accepted: bool = False) -> Person | None:
+    def _person(self, transaction: Transaction) -> Person | None:
         """The subject, if still the one of the beginning: not erased, or dropped, meanwhile."""
         person = transaction.person(self._counted.subject)
         if person is None or not hmac.compare_digest(person.salt, self._counted.salt):
             return None
-        if self._fingerprints:
-            transaction.remember(self._counted.subject, self._fingerprints, accepted=accepted)
         return person
 
     def _append(

@@ -24,6 +24,8 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0.0:
             raise UsageError(f"a deadline is a number of seconds above 0, not {seconds!r}")
+        if not math.isinf(seconds) and seconds > threading.TIMEOUT_MAX:
+            raise UsageError(f"a deadline is at most {threading.TIMEOUT_MAX:.0f} s; infinity is none")
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
@@ -64,8 +66,8 @@ class Watchdog:
         self._idle: list[_Worker] = []
         self._lost: list[_Errand[Any]] = []
 
-    def run(self, work: Callable[[], T], deadline: Deadline) -> T:
-        """What `work` gives or raises, if it does so in time.
+    def run(self, work: Callable[[], T], deadline: Deadline, dispose: Callable[[T], None] | None = None) -> T:
+        """What `work` gives or raises, if it does so in time. What it gives too late goes to `dispose`.
 
         Raises:
             DeadlineExceededError: it did not; its answer will be dropped. The thread itself cannot be stopped.
@@ -79,12 +81,13 @@ class Watchdog:
                     f"{len(self._lost)} verifications hang in the runtime", hint="restart this process"
                 )
             worker = self._idle.pop() if self._idle else _Worker(self._rest)
-        errand: _Errand[T] = _Errand(work)
+        errand: _Errand[T] = _Errand(work, dispose)
         worker.errands.put(errand)
         errand.done.wait(None if math.isinf(deadline.seconds) else deadline.left)
         if deadline.late or not errand.done.is_set():
             with self._lock:
                 self._lost.append(errand)
+            errand.abandon()
             raise deadline.error()
         return errand.result()
 
@@ -118,18 +121,39 @@ class _Worker:
 
 
 class _Errand(Generic[T]):
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work, self.done = work, threading.Event()
+    def __init__(self, work: Callable[[], T], dispose: Callable[[T], None] | None) -> None:
+        self._work, self._dispose, self.done = work, dispose, threading.Event()
         self._value: list[T] = []
         self._error: BaseException | None = None
+        self._lock, self._abandoned = threading.Lock(), False
 
     def run(self) -> None:
         try:
-            self._value.append(self._work())
+            value = self._work()
         except BaseException as error:
             self._error = error
+            return
+        with self._lock:
+            self._value.append(value)
+            late = self._abandoned
+        if late:
+            self._drop()
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._abandoned = True
+            there = bool(self._value)
+        if there:
+            self._drop()
 
     def result(self) -> T:
         if self._error is not None:
             raise self._error
         return self._value[0]
+
+    def _drop(self) -> None:
+        while self._value:
+            value = self._value.pop()
+            if self._dispose is not None:
+                self._dispose(value)

@@ -7,14 +7,15 @@ with guard.begin("badge-0042", door="north") as attempt:      # raises LockedOut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._bundle.signing import SigningKey
-from .._errors import LockedOutError, UsageError
+from .._errors import IntegrityError, LockedOutError, UsageError
 from .._store.template import check_subject
 from . import memory
 from .attempt import Attempt, Counted
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 KEY_PURPOSE = "guard"
 """What the store's key for the guard is derived for."""
 RESERVED_KINDS = frozenset({
-    "accepted", "alarm", "attempt", "clock", "created", "dropped", "failed", "forgotten", "missing", "not_counted",
-    "pruned", "refused", "rejected", "unlocked",
+    "accepted", "alarm", "attempt", "clock", "created", "dropped", "enrolled", "failed", "forgotten", "missing",
+    "not_counted", "pruned", "refused", "rejected", "searched", "unlocked",
 })  # fmt: skip
 _MAX_DOOR = 64
 
@@ -69,6 +70,7 @@ class Guard:
         counter: MonotonicCounter | None = None,
         signing_key: SigningKey | None = None,
         must_exist: bool = False,
+        renew: bool = False,
         timeout: float = 5.0,
     ) -> Guard:
         """Opens the guard of a store, and makes it first (mode 0600) if there is none.
@@ -85,10 +87,12 @@ class Guard:
             counter: a counter outside the file, for this guard alone. With it, an older copy of the file is noticed.
             signing_key: signs the heads of the audit; this device's `audit.key`, made on first use, by default.
             must_exist: do not make one.
+            renew: make one although people are enrolled and a counter is given, which otherwise is an error: the guard
+                that the counter was for is gone.
             timeout: seconds to wait for another process that writes.
 
         Raises:
-            IntegrityError: it is damaged, altered, an older copy, or another store's.
+            IntegrityError: it is damaged, altered, an older copy, another store's, or gone.
             EnvironmentFault: it cannot be made, read or written.
         """
         limits = limits or GuardLimits()
@@ -96,6 +100,11 @@ class Guard:
             key, in_use = store, False
         else:
             key, in_use = store.derive_key(KEY_PURPOSE), store.count() > 0
+        if in_use and counter is not None and not renew and not os.path.exists(path):
+            raise IntegrityError(
+                f"the guard {path} is gone, and people are enrolled",
+                hint="restore it from a backup; or begin anew, knowingly: Guard.open(..., renew=True)",
+            )
         file, made = GuardFile.open(
             Path(path), GuardKeys(key), clock or SystemClock(), limits, counter,
             signing_key or SigningKey.load_or_create(audit_key_path()),
@@ -138,12 +147,14 @@ class Guard:
         pair, here = transaction.pair(subject, door), transaction.door(door)
         failures = person.elsewhere if pair is None else pair.failures
         refused = refusal(failures, here, epoch, limits)
-        if refused is None and known is None and not transaction.has_room():
+        new = known is None or not transaction.knows_door(door)
+        if refused is None and new and not transaction.has_room():
             refused = no_room(limits)
         if refused is not None:
             code, error = refused
             # Once in a while: who hammers at a locked door must not push older entries out of the audit.
-            if here.noted.epoch != epoch.number or epoch.since(here.noted) >= limits.wait_seconds:
+            told = here.noted.epoch == epoch.number and epoch.since(here.noted) < limits.wait_seconds
+            if transaction.knows_door(door) and not told:
                 if known is None:
                     transaction.append("refused", door=door, codes=[code])
                 else:
@@ -229,22 +240,52 @@ class Guard:
 
     # --- Earlier samples
 
-    def remember(self, subject: str, fingerprint: bytes) -> None:
-        """Keeps the fingerprint of a sample, sealed. Passed to `Attempt.accept` or `reject` it needs no commit of its own.
+    def enrolled(
+        self, subject: str, fingerprints: Sequence[bytes], details: Mapping[str, Any] | None = None
+    ) -> None:
+        """Somebody is about to be enrolled under this id, anew or for the first time: their samples are kept for as long as
+        that stands, and what is remembered of whoever had the id before goes. Failures stay counted.
+        """
+        check_subject(subject)
+        prints, kept = memory.check_fingerprints(fingerprints), check_details(details)
+        with self._file.transaction(counted=True) as transaction:
+            person = transaction.person(subject)
+            if person is None:
+                transaction.has_room()  # whoever is enrolled is kept in any case
+                person = self._nobody_yet(transaction)
+            transaction.put_person(subject, person)
+            transaction.put_memory(subject, memory.Memory().with_enrolled(prints))
+            transaction.append("enrolled", person=person, details={**kept, "id": subject})
 
-        Of a subject 48 of accepted samples are kept, among which those given here, and 16 of others.
+    def remember(self, subject: str, fingerprint: bytes) -> None:
+        """Keeps the fingerprint of an accepted sample, sealed; of each kind the last 16. What is passed to `Attempt.accept`
+        needs no commit of its own.
         """
         check_subject(subject)
         fingerprints = memory.check_fingerprints([fingerprint])
         with self._file.transaction() as transaction:
-            transaction.remember(subject, fingerprints, accepted=True)
+            known = transaction.memory(subject)
+            transaction.put_memory(subject, known.with_accepted(fingerprints))
 
     def remembered(self, subject: str) -> list[bytes]:
-        """The fingerprints kept of a subject, those of accepted samples first, each oldest first."""
+        """The fingerprints kept of a subject: those of the enrollment, then of accepted samples, each oldest first."""
         check_subject(subject)
         with self._file.reading() as (connection, _):
             known = read_memory(connection, self._file.keys, subject)
-        return [*known.accepted, *known.others]
+        return [*known.enrolled, *known.accepted]
+
+    def search(self, door: str = "") -> None:
+        """Counts a search of everybody (1:N) as a failure at the door. Raises `LockedOutError` where that has to wait."""
+        check_door(door)
+        limits = self._file.limits
+        with self._file.transaction(counted=True) as transaction:
+            here = transaction.door(door)
+            refused = refusal(Failures(), here, transaction.epoch, limits)
+            if refused is None:
+                transaction.append("searched", door=door)
+                transaction.put_door(replace(here, level=here.level + 1.0))
+        if refused is not None:
+            raise refused[1]
 
     def forget(self, subject: str) -> None:
         """Erases what is kept of a subject: counters, earlier samples, and the key of its audit entries.
@@ -275,8 +316,8 @@ class Guard:
 
 
 def guard_path(store: str | Path) -> Path:
-    """Where the guard of a store is kept: beside it."""
-    return Path(f"{store}.guard")
+    """Where the guard of a store is kept: beside it, whatever links lead to it."""
+    return Path(f"{os.path.realpath(store)}.guard")
 
 
 def check_door(door: str) -> str:

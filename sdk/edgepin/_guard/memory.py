@@ -1,36 +1,53 @@
 """Fingerprints of a subject's earlier samples, so that one that is played again can be refused.
 
-They are made from biometric samples: sealed at rest, few, and dropped with the person. Those of accepted samples, the
-ones worth replaying, have places of their own, so that whoever fails often does not push them out.
+They are made from biometric samples: sealed at rest, few, and dropped with the person. Kept are those of the enrollment, for as
+long as it stands, and the last accepted ones of each kind. Rejected samples are not kept: a copy of one is rejected for what
+it is, and whether it is called a copy must not tell who is enrolled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .._errors import UsageError
 
-MAX_ACCEPTED = 48
-MAX_OTHERS = 16
+MAX_ENROLLED = 32
+MAX_ACCEPTED = 16
+"""Of each kind, which a fingerprint's first byte tells."""
 _MAX_BYTES = 255
+
+Same = Callable[[bytes, bytes], bool]
+"""Whether two fingerprints are of one sample."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Fingerprints of accepted samples and of others, each oldest first; 64 in all."""
+    """Fingerprints of the enrollment and of accepted samples, each oldest first."""
 
+    enrolled: tuple[bytes, ...] = ()
     accepted: tuple[bytes, ...] = ()
-    others: tuple[bytes, ...] = ()
 
-    def with_more(self, fingerprints: Sequence[bytes], *, accepted: bool) -> Memory:
-        if accepted:
-            return Memory((*self.accepted, *fingerprints)[-MAX_ACCEPTED:], self.others)
-        return Memory(self.accepted, (*self.others, *fingerprints)[-MAX_OTHERS:])
+    def with_enrolled(self, fingerprints: Sequence[bytes]) -> Memory:
+        """The same with those of another enrollment, or of a part of it: the first ones stay."""
+        return Memory((*self.enrolled, *fingerprints)[:MAX_ENROLLED], self.accepted)
+
+    def with_accepted(self, fingerprints: Sequence[bytes]) -> Memory:
+        kept: list[bytes] = []
+        room: dict[bytes, int] = {}
+        for one in reversed((*self.accepted, *fingerprints)):
+            room[one[:1]] = room.get(one[:1], MAX_ACCEPTED) - 1
+            if room[one[:1]] >= 0:
+                kept.insert(0, one)
+        return Memory(self.enrolled, tuple(kept))
+
+    def holds(self, fingerprints: Sequence[bytes], same: Same) -> bool:
+        """Whether one of `fingerprints` is of a sample that is remembered."""
+        return any(same(one, known) for known in (*self.enrolled, *self.accepted) for one in fingerprints)
 
     def pack(self) -> bytes:
-        both = (*self.accepted, *self.others)
-        return bytes([len(self.accepted)]) + b"".join(bytes([len(one)]) + one for one in both)
+        both = (*self.enrolled, *self.accepted)
+        return bytes([len(self.enrolled)]) + b"".join(bytes([len(one)]) + one for one in both)
 
     @classmethod
     def unpack(cls, data: bytes | None) -> Memory:

@@ -80,6 +80,10 @@ class Transaction:
         data = self._get(b"", self._keys.door_name(door))
         return (Door(door) if data is None else Door.unpack(data)).drained(self.epoch, self._limits)
 
+    def knows_door(self, door: str) -> bool:
+        """Whether there is a bucket of this door."""
+        return self._row(b"", self._keys.door_name(door)) is not None
+
     def put_door(self, door: Door) -> None:
         self._put(b"", self._keys.door_name(door.door), door.pack())
 
@@ -117,11 +121,15 @@ class Transaction:
 
     # --- Earlier samples
 
-    def remember(self, subject: str, fingerprints: Sequence[bytes], *, accepted: bool) -> None:
-        """Keeps fingerprints of a subject's samples, see `Memory`."""
+    def memory(self, subject: str) -> Memory:
+        """What is remembered of a subject's samples."""
+        name = self._subject(subject)
+        return _memory(self._keys, name, _memory_row(self._connection, name))
+
+    def put_memory(self, subject: str, memory: Memory) -> None:
+        """Keeps it, in place of what was kept; those longest unused make room."""
         name, used = self._subject(subject), self.state.sequence
         old = _memory_row(self._connection, name)
-        plain = _memory(self._keys, name, old).with_more(fingerprints, accepted=accepted).pack()
         if old is None and self.state.remembered >= self._limits.max_remembered:
             for (oldest,) in self._connection.execute(
                 "SELECT subject FROM memory ORDER BY used LIMIT ?",
@@ -129,7 +137,7 @@ class Transaction:
             ).fetchall():
                 self._delete_memory(oldest)
         where = _place(b"m", name, b"", used)
-        sealed = self._keys.rows.seal(plain, where)
+        sealed = self._keys.rows.seal(memory.pack(), where)
         self._connection.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (name, used, sealed))
         change = self._keys.member(where, sealed)
         if old is not None:

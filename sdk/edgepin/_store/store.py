@@ -161,10 +161,19 @@ class Store:
             self._ledger.write(person, [key.seal(*name, data) for name, data in plain.items()])
         self._erased(erased)
 
-    def append(self, subject: str, templates: Mapping[str, Template]) -> None:
+    def append(
+        self,
+        subject: str,
+        templates: Mapping[str, Template],
+        *,
+        to: Mapping[str, Template] | None = None,
+    ) -> None:
         """Adds captures to the templates of an enrolled subject; a modality that is not there begins with them.
 
-        Raises `UnknownSubjectError` if nothing is kept, `UsageError` if a template would have too many captures.
+        `to`: what `get` gave; if anything else is kept by now (the id may be another person's), nothing is added.
+
+        Raises `UnknownSubjectError` if nothing is kept or something else is, `UsageError` if a template would have too
+        many captures.
         """
         check_subject(subject)
         for modality, template in templates.items():

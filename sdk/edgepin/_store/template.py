@@ -29,6 +29,10 @@ class Template:
     pin: Embeddings
     """float32 `(captures, 256)`, unit rows."""
 
+    def equals(self, other: Template) -> bool:
+        """Whether it is made of the same captures."""
+        return np.array_equal(self.identity, other.identity) and np.array_equal(self.pin, other.pin)
+
     def with_captures(self, more: Template) -> Template:
         """These captures and then those of `more`."""
         return Template(np.concatenate([self.identity, more.identity]), np.concatenate([self.pin, more.pin]))

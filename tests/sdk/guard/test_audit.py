@@ -97,7 +97,7 @@ def test_who_hammers_at_a_locked_door_does_not_push_the_rest_out_of_the_audit(pa
 
 def test_other_events_are_noted(path: Path) -> None:
     guard = opened(path)
-    guard.note("enrolled", "a", {"faces": 3})
+    guard.enrolled("a", [], {"faces": 3})
     guard.note("rotated")
     numbers = {"a": np.float32(1.234), "b": np.int64(7), "c": float("nan"), "d": True, "e": None}
     guard.note("measured", details=numbers)
@@ -138,7 +138,7 @@ def test_an_erasure_during_an_attempt_leaves_nothing_of_it(path: Path) -> None:
             with pytest.raises(Exception, match="erased during the attempt"):
                 attempt.accept(fingerprints=[b"print"])
         elif ending == "reject":
-            attempt.reject(["below_threshold"], fingerprints=[b"print"])
+            attempt.reject(["below_threshold"])
         else:
             attempt.not_counted("blurred")
         assert guard.remembered("a") == []

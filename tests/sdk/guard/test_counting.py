@@ -217,7 +217,7 @@ def test_a_door_at_which_many_ids_fail_waits_and_is_never_disabled(guard: Guard,
 
 
 def test_ids_are_counted_alike_whether_they_are_enrolled_or_not(guard: Guard, clock: FakeClock) -> None:
-    guard.note("enrolled", "known")
+    guard.enrolled("known", [])
     answers = []
     for subject in ("known", "unknown"):
         fail(guard, subject, "x" + subject, times=5)
@@ -373,4 +373,10 @@ def test_a_closed_guard_says_so(guard: Guard) -> None:
 
 
 def test_the_guard_lies_beside_the_store() -> None:
-    assert guard_path("site/enrollments.db") == Path("site/enrollments.db.guard")
+    assert guard_path("site/enrollments.db") == Path("site/enrollments.db.guard").resolve()
+
+
+def test_a_link_to_the_store_leads_to_the_same_guard(tmp_path: Path) -> None:
+    (tmp_path / "e.db").write_bytes(b"store")
+    (tmp_path / "link.db").symlink_to(tmp_path / "e.db")
+    assert guard_path(tmp_path / "link.db") == guard_path(tmp_path / "e.db")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from edgepin._errors import UsageError
 from edgepin._guard.guard import Guard
 from edgepin._guard.limits import GuardLimits
-from edgepin._guard.memory import Memory
+from edgepin._guard.memory import MAX_ACCEPTED, MAX_ENROLLED, Memory
 
-from .guards import FakeClock, opened
+from .guards import opened
 
 
 @pytest.fixture
@@ -25,26 +25,52 @@ def numbered(numbers: range) -> list[bytes]:
     return [b"print-%d" % number for number in numbers]
 
 
+def same(one: bytes, other: bytes) -> bool:
+    return one == other
+
+
 def test_the_last_ones_of_a_subject_are_remembered_across_openings(guard: Guard, tmp_path: Path) -> None:
     for fingerprint in numbered(range(100)):
         guard.remember("a", fingerprint)
     guard.remember("b", b"other")
-    assert guard.remembered("a") == numbered(range(52, 100))
+    assert guard.remembered("a") == numbered(range(84, 100))
     guard.close()
     with opened(tmp_path / "g") as again:
-        assert again.remembered("a") == numbered(range(52, 100))
+        assert again.remembered("a") == numbered(range(84, 100))
         assert again.remembered("b") == [b"other"]
         assert again.remembered("nobody") == []
 
 
-def test_failed_attempts_do_not_push_out_accepted_samples(guard: Guard) -> None:
+def test_neither_kind_of_sample_pushes_the_other_out(guard: Guard) -> None:
     guard.begin("a").accept(fingerprints=[b"face", b"voice"])
-    clock = guard._file.clock
-    assert isinstance(clock, FakeClock)
     for number in range(40):
-        guard.begin("a", "strange").reject(["below_threshold"], fingerprints=[b"print-%d" % number])
-        clock.advance(61.0)
-    assert guard.remembered("a") == [b"face", b"voice", *numbered(range(24, 40))]
+        guard.begin("a").accept(fingerprints=[b"face-%d" % number])
+    remembered = guard.remembered("a")
+    assert b"voice" in remembered
+    assert len(remembered) == 17
+
+
+def test_samples_of_the_enrollment_stay_until_the_next_one(guard: Guard) -> None:
+    guard.enrolled("a", [b"face-0", b"voice-0"], {"faces": 1, "voices": 1})
+    for number in range(1, 60):
+        guard.begin("a").accept(fingerprints=[b"face-%d" % number])
+    assert guard.remembered("a")[:2] == [b"face-0", b"voice-0"]
+    guard.enrolled("a", [b"face-60"])
+    assert guard.remembered("a") == [b"face-60"]
+
+
+def test_failed_attempts_are_not_remembered(guard: Guard) -> None:
+    guard.begin("a").reject(["below_threshold"])
+    assert guard.remembered("a") == []
+
+
+def test_a_sample_that_was_accepted_meanwhile_is_not_accepted_again(guard: Guard) -> None:
+    one, other = guard.begin("a", "north"), guard.begin("a", "south")
+    assert one.accept(fingerprints=[b"face"], same=same)
+    assert not other.accept(fingerprints=[b"face"], same=same)
+    assert [entry.kind for entry in guard.audit.entries()][-1] == "rejected"
+    with pytest.raises(UsageError, match="ended already"):
+        other.accept()
 
 
 def test_what_is_forgotten_is_gone_from_the_files(guard: Guard, tmp_path: Path) -> None:
@@ -81,11 +107,13 @@ def test_what_is_no_fingerprint_is_a_usage_error(guard: Guard, fingerprint: byte
 
 @given(
     st.lists(st.binary(min_size=1, max_size=255), max_size=90),
-    st.lists(st.binary(min_size=1, max_size=255), max_size=30),
+    st.lists(st.binary(min_size=1, max_size=255), max_size=40),
 )
-def test_packed_fingerprints_come_back(accepted: list[bytes], others: list[bytes]) -> None:
-    memory = Memory().with_more(others, accepted=False).with_more(accepted, accepted=True)
+def test_packed_fingerprints_come_back(accepted: list[bytes], enrolled: list[bytes]) -> None:
+    memory = Memory().with_enrolled(enrolled).with_accepted(accepted)
     assert Memory.unpack(memory.pack()) == memory
-    assert memory.accepted == tuple(accepted[-48:])
-    assert memory.others == tuple(others[-16:])
+    assert memory.enrolled == tuple(enrolled[:MAX_ENROLLED])
+    for kind in {one[:1] for one in accepted}:
+        of_kind = [one for one in accepted if one[:1] == kind]
+        assert set(of_kind[-MAX_ACCEPTED:]) <= set(memory.accepted)
     assert Memory.unpack(None) == Memory()
