@@ -6,7 +6,7 @@ DEMO ?= build/demo
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz crash device-test test-aarch64 test-gpu clean
+.PHONY: help setup demo test lint bench fuzz crash starter device-test test-aarch64 test-gpu clean
 
 help:
 	@echo "make demo         render people, train, export, enroll and verify: the whole story"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench        the log-mel against other packages; minutes, on an idle machine"
 	@echo "make fuzz         a million damaged inputs to every parser; goes on where it was stopped"
 	@echo "make crash        2,000 kills, a power cut after every write, a full disk at every write"
+	@echo "make starter      distill the starter's encoders from public teachers, on DATA; hours, resumable (docs/starter.md)"
 	@echo "make test-gpu     what needs an NVIDIA GPU"
 	@echo "make test-aarch64 the compiled log-mel for aarch64 under emulation; needs cmake, g++-aarch64-linux-gnu and qemu-user"
 	@echo "make clean        remove what the demo built"
@@ -72,6 +73,12 @@ fuzz: $(READY)
 
 crash: $(READY)
 	$(BIN)/python -m tests.crash --full
+
+# A folder with lfwcrop/train, librispeech/train and speech_unlabelled.
+DATA ?= data
+starter: $(READY)
+	$(BIN)/python -m edgepin_training.starter --faces $(DATA)/lfwcrop/train --voices $(DATA)/librispeech/train \
+		--more-voices $(DATA)/speech_unlabelled --out build/starter
 
 clean:
 	rm -rf build

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
-from edgepin_training.augment import augment_face, augment_voice, crop_voice, mask_log_mel
+from edgepin_training.augment import (
+    augment_face,
+    augment_voice,
+    compress,
+    cover,
+    crop_voice,
+    light,
+    mask_log_mel,
+    move,
+    shrink,
+)
 
 STRENGTHS = [0.0, 0.5, 1.0]
 SEEDS = range(20)  # enough for every branch, the rarest of which has a chance of 0.1 at half strength
@@ -138,3 +149,34 @@ def test_mask_at_strength_0_leaves_the_features() -> None:
     before = features.copy()
     mask_log_mel(features, np.random.default_rng(0), 0.0)
     assert np.array_equal(features, before)
+
+
+def test_light_keeps_shape_and_dtype() -> None:
+    face = crop().astype(np.float32)
+    for seed in SEEDS:
+        lit = light(face.copy(), np.random.default_rng(seed), 1.0)
+        assert (lit.shape, lit.dtype) == (face.shape, np.float32)
+        assert np.isfinite(lit).all()
+
+
+def test_a_covered_box_has_one_color_and_the_rest_stays() -> None:
+    for seed in SEEDS:
+        face = crop().astype(np.float32)
+        cover(face, np.random.default_rng(seed))
+        changed = (face != crop()).any(axis=2)
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        box = face[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert np.ptp(box.reshape(-1, 3), axis=0).max() < 1e-3
+        assert 0.01 < changed.mean() < 0.2
+
+
+def test_shrunk_and_compressed_faces_are_still_the_faces() -> None:
+    smooth = cv2.GaussianBlur(crop(), (0, 0), 4)
+    assert np.abs(shrink(smooth.astype(np.float32), 0.5) - smooth).mean() < 3
+    assert np.abs(compress(smooth, 50).astype(float) - smooth).mean() < 5
+
+
+def test_moved_faces_repeat_their_edges() -> None:
+    face = np.full((64, 64, 3), 77, np.uint8)
+    for seed in SEEDS:
+        assert np.array_equal(move(face, np.random.default_rng(seed), 3.0), face)

@@ -13,7 +13,11 @@ import edgepin_training
 from edgepin._errors import UsageError
 from edgepin_training.config import TrainConfig
 
-CONFIGS = sorted((Path(edgepin_training.__file__).parent / "configs").glob("*.toml"))
+CONFIGS = [
+    path
+    for path in sorted((Path(edgepin_training.__file__).parent / "configs").glob("*.toml"))
+    if not path.stem.startswith("starter_")  # recipes of another kind: test_starter.py
+]
 
 DEFAULTS = {
     "seed": 0,
@@ -24,10 +28,13 @@ DEFAULTS = {
     "warmup": 100,
     "weight_decay": 2e-2,
     "save_every": 200,
+    "precision": "fp32",
+    "chunk": 0,
     "face_width": 1.0,
     "voice_width": 1.0,
     "dropout": 0.1,
     "encoders": "small",
+    "norm": "batch",
     "init": "",
     "matching_head": False,
     "identity_weight": 1.0,

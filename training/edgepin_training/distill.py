@@ -1,0 +1,374 @@
+"""Distillation: an encoder learns to say of an augmented capture what a teacher says of the clean one.
+
+One modality at a time. Four losses on the encoder's identity embedding: its angle to the teacher's (Romero et al.
+2015 call it a hint), the matrix of similarities within the batch against the teacher's (Park et al. 2019, relational
+distillation; here of cosines), and, from who is known to be whom, symmetric InfoNCE between two captures of a person and
+an additive-margin softmax over all people. The weights that are kept for use are an exponential moving average (Polyak
+and Juditsky 1992).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgepin._errors import IntegrityError, UsageError
+
+from .encoders import EMBEDDING_DIM
+from .losses import additive_margin_softmax, symmetric_info_nce
+
+STATE_FILE = "distill.safetensors"
+LOG_FILE = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """How long and by which losses. A longer run starts from a shorter one's state: see `distill`."""
+
+    seed: int = 0
+    steps: int = 3000
+    batch_size: int = 128
+    learning_rate: float = (
+        2e-3  # AdamW's: flat after `warmup` steps, then a half cosine over the last `decay` of all
+    )
+    warmup: int = 100
+    decay: float = 0.4
+    weight_decay: float = 5e-2
+    save_every: int = 100  # steps
+    average: float = 200.0  # steps over which the kept weights average, roughly
+    angle_weight: float = 1.0
+    relation_weight: float = 1.0
+    class_weight: float = 0.5
+    contrast_weight: float = 1.0
+    margin: float = 0.2
+    scale: float = 30.0
+    temperature: float = 0.1
+    bfloat16: bool = False  # the trunk in bfloat16: twice as fast where the processor has units for it
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1")
+        for name in ("learning_rate", "average", "scale", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be above 0")
+        for name in (
+            "angle_weight",
+            "relation_weight",
+            "class_weight",
+            "contrast_weight",
+            "weight_decay",
+            "margin",
+            "warmup",
+            "seed",
+        ):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must not be negative")
+        if self.batch_size % 2:
+            raise UsageError("batch_size must be even: two captures of each person")
+        if not 0 < self.decay <= 1:
+            raise UsageError("decay must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class DistillBatch:
+    inputs: Tensor  # what the encoder takes, N of them
+    targets: Tensor  # (N, 256) unit vectors, the teacher's in the space of the student
+    labels: Tensor  # (N,) int64: who that is, or -1 where nobody knows
+    groups: Tensor  # (N/2,) int64: who row i and row i + N/2 are, different numbers for different people
+
+
+class Source(Protocol):
+    """Where batches come from. Batch `step` depends on the source's seed and the step alone."""
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def center(self) -> Tensor:
+        """(256,): the mean of the targets."""
+        ...
+
+    def draw(self, step: int) -> DistillBatch: ...
+
+
+class TargetSpace:
+    """From a teacher's space to the student's: shifted by part of the mean, turned into 256 dimensions, unit length.
+
+    A fixed matrix with orthonormal rows keeps every angle, so nothing has to be learned for it and the student's
+    cosines are the teacher's. `centering` in 0-1 says how much of the mean of all embeddings goes: some teachers
+    verify better with it (0) and some without (1).
+    """
+
+    def __init__(self, embeddings: NDArray[np.float32], centering: float, seed: int = 0) -> None:
+        dimensions = embeddings.shape[1]
+        if dimensions > EMBEDDING_DIM:
+            raise UsageError(f"the teacher has {dimensions} dimensions; at most {EMBEDDING_DIM} fit")
+        self._shift = centering * embeddings.mean(axis=0)
+        normal = np.random.default_rng(seed).standard_normal((EMBEDDING_DIM, dimensions))
+        self._matrix = np.linalg.qr(normal)[0].T.astype(np.float32)
+        self.center = torch.from_numpy(self(embeddings).mean(axis=0))
+
+    def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, D) -> (n, 256), unit vectors."""
+        turned: NDArray[np.float32] = (embeddings - self._shift) @ self._matrix
+        return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-9)
+
+
+def angle_loss(student: Tensor, teacher: Tensor, center: Tensor) -> Tensor:
+    """Mean of 1 - cosine, in units of what it is between strangers; both (N, D), unit vectors.
+
+    The mean 1 - cosine of two independent embeddings around `center` is 1 - |center|^2.
+    """
+    return (1 - (student * teacher).sum(dim=1)).mean() / (1 - center @ center).clamp(min=1e-3)
+
+
+def relation_loss(student: Tensor, teacher: Tensor, center: Tensor) -> Tensor:
+    """Mean squared difference of the two matrices of cosines around the center, without their diagonals."""
+    a, b = around(student, center), around(teacher, center)
+    count = len(a)
+    off = ~torch.eye(count, dtype=torch.bool, device=a.device)
+    return ((a @ a.T - b @ b.T)[off] ** 2).mean()
+
+
+def around(embeddings: Tensor, center: Tensor) -> Tensor:
+    """Directions from the center: unit vectors, (N, D)."""
+    return functional.normalize(embeddings - center, dim=1)
+
+
+def distill(
+    encoder: nn.Module,
+    source: Source,
+    options: DistillOptions,
+    out: Path,
+    *,
+    told: dict[str, Any],
+    init: Path | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> None:
+    """Trains `encoder` to `options.steps`, from the state in `out` if there is one, and leaves the averaged weights in it.
+
+    A killed call goes on where its last state was saved, and ends where an unbroken one would. A run that was made
+    longer (more `steps`, nothing else) goes on from its state too: the learning rate rises again to its plateau.
+    `told` is what else the run depends on; a state of another is refused. `init` is the folder of another run: where
+    `out` has no state, its averaged weights are the first ones, if it has any.
+
+    Raises:
+        UsageError: `out` holds a run with other options, or the loss is not finite.
+        IntegrityError: the state is damaged.
+    """
+    torch.manual_seed(options.seed)
+    if init is not None and (init / STATE_FILE).exists():
+        load_average(encoder, init)
+    else:
+        start_at_center(encoder, source.center)
+    modules = nn.ModuleDict({"encoder": encoder})
+    modules["classes"] = nn.ParameterDict(
+        {"centers": nn.Parameter(torch.randn(source.classes, EMBEDDING_DIM))}
+    )
+    optimizer = torch.optim.AdamW(_groups(modules, options.weight_decay), lr=options.learning_rate)
+    average = {name: value.detach().clone() for name, value in _floats(encoder)}
+    identity = json.dumps({**_unlimited(options), **told}, sort_keys=True)
+    step = _load(out, modules, optimizer, average, identity) if (out / STATE_FILE).exists() else 0
+    out.mkdir(parents=True, exist_ok=True)
+    modules.train()
+    if options.bfloat16:
+        # A quarter less time than planes by channel. In single precision oneDNN 3's backward pass of convolutions with 8
+        # channels writes out of bounds in this layout.
+        encoder.to(memory_format=torch.channels_last)
+        _run_in_bfloat16(encoder.get_submodule("trunk"))
+    began, first = time.monotonic(), step
+    while step < options.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(options, step)
+        torch.manual_seed(1_000_003 * options.seed + step)
+        figures = _step(source.draw(step), modules, optimizer, source.center, options)
+        step += 1
+        keep = 1 - 1 / min(options.average, 1 + step / 5)
+        with torch.no_grad():
+            for name, value in _floats(encoder):
+                average[name].lerp_(value, 1 - keep)
+        if step % options.save_every == 0 or step == options.steps:
+            _save(out, step, modules, optimizer, average, identity)
+        left = (time.monotonic() - began) / (step - first) * (options.steps - step)
+        figures = {"step": step, "steps": options.steps, **figures, "seconds_left": left}
+        if step % 20 == 0 or step == options.steps:
+            with (out / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
+        if report:
+            report(figures)
+    if options.bfloat16:
+        del encoder.get_submodule("trunk").forward
+    with torch.no_grad():
+        for name, value in _floats(encoder):
+            value.copy_(average[name])
+    encoder.eval()
+
+
+def start_at_center(encoder: nn.Module, center: Tensor) -> None:
+    """Makes a new encoder say little more than the teacher's mean, so that not even that is to be learned first."""
+    identity = encoder.get_submodule("heads.identity")
+    with torch.no_grad():
+        identity.get_parameter("weight").mul_(0.3)
+        identity.get_parameter("bias").copy_(center)
+
+
+def load_average(encoder: nn.Module, out: Path) -> int:
+    """Fills `encoder` with the averaged weights of a run's last state, in evaluation mode; returns the step."""
+    _, step, tensors = _read(out)
+    with torch.no_grad():
+        for name, value in _floats(encoder):
+            value.copy_(tensors[f"average.{name}"])
+    encoder.eval()
+    return step
+
+
+def learning_rate(options: DistillOptions, step: int) -> float:
+    """A linear warm-up, a plateau, and a half cosine to zero over the last `decay` of the steps."""
+    if step < options.warmup:
+        return options.learning_rate * (step + 1) / options.warmup
+    start = options.steps * (1 - options.decay)
+    if step < start:
+        return options.learning_rate
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - start) / (options.steps - start)))
+
+
+def _step(
+    batch: DistillBatch,
+    modules: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    center: Tensor,
+    options: DistillOptions,
+) -> dict[str, float]:
+    identity, _ = modules["encoder"](batch.inputs)
+    angle = angle_loss(identity, batch.targets, center)
+    relation = relation_loss(identity, batch.targets, center)
+    loss = options.angle_weight * angle + options.relation_weight * relation
+    figures = {"angle": angle.item(), "relation": relation.item()}
+    if options.contrast_weight > 0:
+        first, second = around(identity, center).chunk(2)
+        contrast = symmetric_info_nce(first, second, batch.groups, temperature=options.temperature)
+        loss = loss + options.contrast_weight * contrast
+        figures["contrast"] = contrast.item()
+    known = batch.labels >= 0
+    if options.class_weight > 0 and known.any():
+        classes, accuracy = additive_margin_softmax(
+            around(identity, center)[known],
+            modules["classes"]["centers"],
+            batch.labels[known],
+            margin=options.margin,
+            scale=options.scale,
+        )
+        loss = loss + options.class_weight * classes
+        figures |= {"class": classes.item(), "accuracy": accuracy.item()}
+    if not torch.isfinite(loss):
+        raise UsageError("the loss is not finite any more", hint="lower learning_rate")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
+    optimizer.step()
+    return figures
+
+
+def _run_in_bfloat16(trunk: nn.Module) -> None:
+    """Until its `forward` is deleted again. Pooling and heads stay in single precision: angles need the digits."""
+    exact = trunk.forward
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            made: Tensor = exact(x)
+        return made.float()
+
+    trunk.forward = forward
+
+
+def _groups(modules: nn.ModuleDict, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels, none for what scales and shifts."""
+    parameters = list(modules.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _floats(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((name, value) for name, value in encoder.state_dict().items() if value.is_floating_point())
+
+
+def _unlimited(options: DistillOptions) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if name not in ("steps", "save_every")}
+
+
+def _save(
+    out: Path,
+    step: int,
+    modules: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    identity: str,
+) -> None:
+    tensors = {f"model.{name}": value for name, value in modules.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    beside = out / (STATE_FILE + ".part")
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()},
+        beside,
+        metadata={"step": str(step), "identity": identity},
+    )
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, out / STATE_FILE)
+
+
+def _read(out: Path) -> tuple[str, int, dict[str, Tensor]]:
+    file = out / STATE_FILE
+    if not file.is_file():
+        raise UsageError(f"{out} holds no distillation yet", hint="let the training run to its first state")
+    try:
+        with safe_open(file, "pt") as archive:
+            metadata = archive.metadata()
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
+            return metadata["identity"], int(metadata["step"]), tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{file} is damaged: {error}") from error
+
+
+def _load(
+    out: Path,
+    modules: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    identity: str,
+) -> int:
+    kept, step, tensors = _read(out)
+    if kept != identity:
+        raise UsageError(f"{out} holds a run with other options or data", hint="choose another folder")
+    try:
+        modules.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
+        for name in average:
+            average[name].copy_(tensors[f"average.{name}"])
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                states.setdefault(int(number), {})[key] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise IntegrityError(f"{out / STATE_FILE} is damaged: {error}") from error
+    return step
