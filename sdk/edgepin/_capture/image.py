@@ -56,7 +56,7 @@ def decode_image(
         raise CaptureError("the image is too large", code="too_large", hint="give a smaller image") from None
     # Pillow's parsers raise whatever damage makes them trip over, `struct.error` and `IndexError` among it.
     except Exception as error:
-        raise CaptureError(f"the image cannot be decoded: {error}", code="damaged", hint=_RETRY) from None
+        raise CaptureError("the image cannot be decoded", code="damaged", hint=_RETRY) from error
     return check_image(rgb)
 
 

@@ -27,7 +27,14 @@ _MAX_HEAD_BYTES = 8192
 
 @click.group()
 def audit() -> None:
-    """Read the audit of attempts, check it, or sign how far it reaches."""
+    """Read the audit of attempts, check it, or sign how far it reaches.
+
+    \b
+    Examples:
+      edgepin audit show --kind alarm
+      edgepin audit verify
+      edgepin audit head --json > head.json
+    """
 
 
 @audit.command()

@@ -38,7 +38,13 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @exit_codes
 def doctor(bundle: Path | None, allow_unsigned: bool, as_json: bool) -> None:
-    """Say what is here, what will be used, what is missing and how to get it. Exits with 6 if the device lacks something."""
+    """Say what is here, what will be used, what is missing and how to get it. Exits with 6 if the device lacks something.
+
+    \b
+    Examples:
+      edgepin doctor
+      edgepin doctor --bundle site.pin --json
+    """
     opened = _open(bundle)
     machine = this_machine()
     found = survey(machine)

@@ -27,7 +27,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group()
 def live() -> None:
-    """Enroll and verify from a camera and a microphone."""
+    """Enroll and verify from a camera and a microphone.
+
+    \b
+    Examples:
+      edgepin live enroll badge-0042 --consent "form 7, 2026-11-23" --bundle site.pin
+      edgepin live verify badge-0042 --door north --bundle site.pin
+    """
 
 
 def _source_options(verb: F) -> F:
@@ -146,7 +152,7 @@ def enroll(
 @_source_options
 @click.option(
     "--attempts",
-    type=click.IntRange(1, 8),
+    type=click.IntRange(1, 5),
     default=1,
     show_default=True,
     help="Samples that may be taken before the answer is no.",

@@ -112,7 +112,7 @@ def make_finder(path: Path | None) -> FaceFinder:
 
 
 def decision_options(verb: F) -> F:
-    """--door, --policy-fmr, --calibration, --allow-voice-alone, --no-face-alone, --deadline: all of a `Deciding`."""
+    """What a decision goes by: --door, --policy-fmr, --calibration, what may decide alone, --adaptive-update, --deadline."""
     for option in reversed(
         (
             click.option(
@@ -142,6 +142,11 @@ def decision_options(verb: F) -> F:
             ),
             click.option("--no-face-alone", is_flag=True, help="Let no face without a voice decide."),
             click.option(
+                "--adaptive-update",
+                is_flag=True,
+                help="Let a template grow by what was accepted beyond doubt, with both modalities.",
+            ),
+            click.option(
                 "--deadline",
                 type=click.FloatRange(0.1),
                 default=10.0,
@@ -168,6 +173,7 @@ def open_verifier(
     calibration: Path | None = None,
     allow_voice_alone: bool = False,
     no_face_alone: bool = False,
+    adaptive_update: bool = False,
     allow_identification: bool = False,
     deadline: float = 10.0,
     liveness: LivenessCheck | None = None,
@@ -180,6 +186,7 @@ def open_verifier(
         allow_face_alone=not no_face_alone,
         allow_voice_alone=allow_voice_alone,
         allow_identification=allow_identification,
+        adaptive_update=adaptive_update,
     )
     if store_must_exist and not os.path.exists(access.path):  # before a key is asked for
         raise EnvironmentFault(

@@ -29,6 +29,13 @@ def store() -> None:
     """Keep house in the enrollments: look, export, erase, rotate keys, back up, restore.
 
     None of these needs the bundle: the store says itself which it was made for.
+
+    \b
+    Examples:
+      edgepin store list
+      edgepin store erase badge-0042
+      edgepin store rotate --to tpm
+      edgepin store backup /media/usb/enrollments.db
     """
 
 

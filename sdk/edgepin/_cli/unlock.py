@@ -53,7 +53,11 @@ def unlock(
         emit_json("unlock", {"id": subject, "unlocked": not status, "door": door, "before": before.to_json()})
         return
     for place in before.doors:
-        where = "at doors where not yet accepted" if place.door is None else f"at the door {place.door!r}"
+        where = (
+            "at doors where not yet accepted"
+            if place.door is None
+            else (f"at the door {place.door!r}" if place.door else "where no door was named")
+        )
         state = (
             "disabled"
             if place.disabled

@@ -187,8 +187,8 @@ def decide_session(
             0,
             Reason(
                 "below_threshold",
-                f"after {number} of {resolved.attempts} attempts the LLR {statistic:.2f} is below "
-                f"{point.threshold:.2f}, which FMR {point.fmr:g} needs",
+                f"{_after(number, resolved.attempts)}LLR {statistic:.2f} is below {point.threshold:.2f}, "
+                f"which FMR {point.fmr:g} needs",
             ),
         )
     outcome: Outcome = "accept"
@@ -206,3 +206,7 @@ def decide_session(
     return SessionVerdict(
         outcome, number, resolved.attempts, statistic, point.threshold, point.fmr, tuple(found)
     )
+
+
+def _after(number: int, attempts: int) -> str:
+    return "" if attempts == 1 else f"after {number} of {attempts} attempts: "
