@@ -126,6 +126,11 @@ def export(
             "the paper's encoders take spectrograms, which no device computes",
             hint='train with encoders = "small" or "edge" to export',
         )
+    if loaded is not None and loaded.config.norm == "group":
+        raise UsageError(
+            "group normalization cannot be folded into the layers beside it, as a device needs it",
+            hint='train with norm = "batch", or norm = "frozen", to export',
+        )
     corpus = {} if loaded is None else loaded.corpus
     people = _people(
         corpus, calibration, calibration_faces, calibration_voices, pairs, chimeric, face_cropped

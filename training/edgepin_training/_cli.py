@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from edgepin._cli.console import Progress, exit_codes, say
 if TYPE_CHECKING:
     from .config import TrainConfig
     from .corpus import Corpus
-    from .trainer import Sampler
+    from .sampler import Sampler
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 CONFIGS = Path(__file__).parent / "configs"
@@ -111,6 +112,14 @@ def render(
     type=click.IntRange(0),
     help="Processes that make batches beside the training. The batches are the same.",
 )
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to train; auto: a GPU, if there is one.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard into OUT/tensorboard.")
 @click.option("--steps", type=click.IntRange(1), help="Overrides the configuration's number of steps.")
 @click.option(
     "--init",
@@ -134,16 +143,24 @@ def train(
     index: Path | None,
     shards: str | None,
     workers: int,
+    device: str,
+    tensorboard: bool,
     steps: int | None,
     init: Path | None,
     out: Path,
 ) -> None:
-    """Train a face and a voice encoder from a folder corpus, an index or shards."""
+    """Train a face and a voice encoder from a folder corpus, an index or shards.
+
+    Under torchrun, several processes or GPUs train one model: torchrun --nproc-per-node 2 -m edgepin_training train …
+    """
     import dataclasses
 
     from edgepin._errors import UsageError
 
     from .config import TrainConfig
+    from .parallel import launched
+
+    leads = launched()[0] == 0
 
     if config_name is None:
         config = TrainConfig()
@@ -163,7 +180,7 @@ def train(
         from .data.opening import open_data
 
         corpus, sampler = open_data(index, shards, config)
-        _train(corpus, config, out, workers, sampler)
+        _train(corpus, config, out, leads, sampler, workers=workers, device=device, tensorboard=tensorboard)
         return
     faces, voices = faces or (data and data / "faces"), voices or (data and data / "voices")
     if faces is None or voices is None:
@@ -176,7 +193,7 @@ def train(
 
     from .corpus import Corpus, hold_out, list_captures, load_faces, load_voices, match_people, read_pairs
 
-    progress = Progress()
+    progress = Progress() if leads else None
     face_captures = load_faces(
         list_captures(faces, IMAGE_SUFFIXES), config.face_spec, cropped=face_cropped, progress=progress
     )
@@ -186,15 +203,32 @@ def train(
         voice_captures.names, set(face_captures.names), read_pairs(pairs) if pairs else None
     )
     corpus = Corpus(face_captures, voice_captures, paired, sources=sources)
-    _train(hold_out(corpus, config.hold_out, config.seed), config, out, workers)
+    corpus = hold_out(corpus, config.hold_out, config.seed)
+    _train(corpus, config, out, leads, workers=workers, device=device, tensorboard=tensorboard)
 
 
 def _train(
-    corpus: Corpus, config: TrainConfig, out: Path, workers: int, sampler: Sampler | None = None
+    corpus: Corpus,
+    config: TrainConfig,
+    out: Path,
+    leads: bool,
+    sampler: Sampler | None = None,
+    *,
+    workers: int,
+    device: str,
+    tensorboard: bool,
 ) -> None:
-    """Say what is trained on, and train."""
+    """Say what is trained on, in the process that leads, and train."""
+    from .run_log import lacking_tensorboard
     from .trainer import train as run
 
+    if not leads:
+        run(corpus, config, out, workers=workers, sampler=sampler, device=device)
+        return
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        lacking = lacking_tensorboard()
+        say(f"warning: {lacking}\nhint: {lacking.hint}")
+        tensorboard = False
     progress = Progress()
     for name, captures in (("faces", corpus.faces), ("voices", corpus.voices)):
         refused = ", ".join(f"{count} {verdict}" for verdict, count in captures.refused.items())
@@ -218,5 +252,14 @@ def _train(
             f"{detail}; {figures['seconds_left'] / 60:.1f} min left",
         )
 
-    run(corpus, config, out, report=report, workers=workers, sampler=sampler)
+    run(
+        corpus,
+        config,
+        out,
+        report=report,
+        workers=workers,
+        sampler=sampler,
+        device=device,
+        board=tensorboard,
+    )
     say(f"trained: {out}\nnext: edgepin export {out} --out site.pin")

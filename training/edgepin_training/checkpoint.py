@@ -16,12 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgepin._errors import IntegrityError, UsageError
-from edgepin._safe_files import write_atomic
+from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
+from edgepin._safe_files import sync_folder, write_atomic
 from edgepin_kernels import LogMelSpec
 
 from .config import TrainConfig
 from .matching import MatchingHead
+from .norms import with_norm
 from .registry import build_encoder
 from .vggm import BINS
 
@@ -47,7 +48,10 @@ def build_encoders(config: TrainConfig, others: dict[str, tuple[int, ...]]) -> d
     frames = int(config.voice_seconds * 100)
     bins = BINS if config.encoders == "vggm" else LogMelSpec.preset(config.log_mel).num_mels
     shapes = {"face": (config.face_size, config.face_size, 3), "voice": (frames, bins), **others}
-    encoders = {modality: build_encoder(modality, config, shape) for modality, shape in shapes.items()}
+    encoders = {
+        modality: with_norm(build_encoder(modality, config, shape), config.norm)
+        for modality, shape in shapes.items()
+    }
     if config.matching_head:
         encoders = {modality: MatchingHead(encoder) for modality, encoder in encoders.items()}
     return encoders
@@ -71,26 +75,48 @@ def read_run(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise IntegrityError(f"{path / RUN_FILE} is damaged: {error}") from error
 
 
-def save_checkpoint(path: Path, step: int, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> None:
+def save_checkpoint(
+    path: Path,
+    step: int,
+    modules: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
+    """Writes where a run stands; raises EnvironmentFault, and leaves the older checkpoint, where that cannot be written."""
     tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in modules.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is None:  # momentum that has not begun
                 continue
             tensors[f"optimizer.{number}.{name}"] = value
+    if scaler is not None:
+        for name, value in scaler.state_dict().items():  # nothing where it does nothing
+            tensors[f"scaler.{name}"] = torch.tensor(value)
     beside = path / (CHECKPOINT_FILE + ".part")
-    save_file(
-        {name: value.contiguous() for name, value in tensors.items()}, beside, metadata={"step": str(step)}
-    )
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path / CHECKPOINT_FILE)
+    try:
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            beside,
+            metadata={"step": str(step)},
+        )
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path / CHECKPOINT_FILE)
+        sync_folder(path)
+    except (SafetensorError, OSError) as error:
+        raise EnvironmentFault(
+            f"cannot write {path / CHECKPOINT_FILE}: {error}",
+            hint="check its space; then the same call goes on from the checkpoint before",
+        ) from error
 
 
 def load_checkpoint(
-    path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    modules: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> int:
-    """Fills the modules (those the checkpoint has) and the optimizer; returns the step."""
+    """Fills the modules (those the checkpoint has), the optimizer and the scaler; returns the step."""
     file = path / CHECKPOINT_FILE
     if not file.is_file():
         raise UsageError(
@@ -110,6 +136,8 @@ def load_checkpoint(
                     _, number, key = name.split(".")
                     states.setdefault(int(number), {})[key] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+        if scaler is not None and scaler.is_enabled():
+            scaler.load_state_dict({name: tensors[f"scaler.{name}"].item() for name in scaler.state_dict()})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise IntegrityError(f"{file} is damaged, or of other encoders: {error}") from error
     return step

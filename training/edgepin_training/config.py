@@ -13,6 +13,8 @@ from edgepin._errors import UsageError
 from edgepin_kernels import LogMelSpec
 
 from .mining import MINING
+from .norms import NORMS
+from .precision import PRECISIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +28,8 @@ CHOICES = {
     "cross_modal_loss": ("info_nce", "contrastive", "triplet"),
     "mining": MINING,
     "positives": ("person", "track"),
+    "norm": NORMS,
+    "precision": PRECISIONS,
 }
 
 
@@ -41,12 +45,16 @@ class TrainConfig:
     warmup: int = 100
     weight_decay: float = 2e-2
     save_every: int = 200  # steps between checkpoints
+    precision: str = "fp32"  # of the encoders' arithmetic; or "bf16", or "fp16" on a GPU
+    # Rows that are embedded at a time, by a gradient cache, where a batch does not fit in memory; 0 turns it off.
+    chunk: int = 0
 
     # Encoders: channel counts grow with these; (1.0, 1.0) are about 1 M parameters each.
     face_width: float = 1.0
     voice_width: float = 1.0
     dropout: float = 0.1
     encoders: str = "small"  # or "edge", those of the starter; or "vggm", the paper's, voices as spectrograms
+    norm: str = "batch"  # or "group"; or "frozen", batch normalization at the statistics of `init`
     init: str = ""  # a run, or a safetensors file, whose encoders these start from
     # Train only a head for the `pin`s, on the embeddings of the frozen encoders of `init`.
     matching_head: bool = False
@@ -106,14 +114,20 @@ class TrainConfig:
             raise UsageError(
                 "a matching head trains no identities", hint="set identity_weight and contrastive_weight to 0"
             )
+        if self.norm == "frozen" and not self.init:
+            raise UsageError(
+                "a frozen batch normalization needs the statistics of a trained encoder",
+                hint="give its run with --init",
+            )
         if not 0 <= self.hold_out < 1:
             raise UsageError("hold_out must be in [0, 1)")
         if not self.speeds or self.speeds[0] != 1.0:
             raise UsageError("speeds must start with 1.0, the speed of the pairs")
         if not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise UsageError("speeds must lie in 0.5-2")
-        if self.seed < 0:
-            raise UsageError("seed must not be negative")
+        for name in ("seed", "chunk"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative")
         if not 0 <= self.dropout < 1:
             raise UsageError("dropout must be in [0, 1)")
         if self.face_size % 16 or self.face_size > 1024:

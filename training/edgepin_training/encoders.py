@@ -133,7 +133,8 @@ class VoiceEncoder(nn.Module):
         x = log_mel - log_mel.mean(dim=1, keepdim=True)
         x = x.transpose(1, 2).unsqueeze(1) / 4.0  # (N, 1, M, T); 4 is about the spread of speech in nats
         x = self.blocks(self.flatten(self.stem(x)))  # (N, c, 1, T/2)
-        weights = torch.softmax(self.attention(x), dim=3)
+        weights = torch.softmax(self.attention(x).float(), dim=3)
+        x = x.float()  # in 16 bits the variance would be lost
         mean = (weights * x).sum(dim=3)
         variance = (weights * x * x).sum(dim=3) - mean * mean
         deviation = torch.sqrt(torch.clamp(variance, min=1e-5))

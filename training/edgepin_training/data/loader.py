@@ -61,7 +61,7 @@ def batches(sampler: Draws[T], start: int, stop: int, workers: int = 0) -> Itera
             raise
         if item is None:
             return
-        if isinstance(item, _Raised):
+        if isinstance(item, Raised):
             raise item.error()
         yield item
 
@@ -74,14 +74,18 @@ class _Steps(Dataset, Generic[T]):
         try:
             return self.sampler.draw(step)
         except EdgePinError as error:
-            return _Raised(type(error), str(error), dict(vars(error)))
+            return Raised.of(error)
 
 
-class _Raised:
-    """An error on its way out of a worker: torch would rebuild it from its text alone, and lose code and hint."""
+class Raised:
+    """An error on its way out of a process: pickled, it would be rebuilt from its text alone, and lose code and hint."""
 
     def __init__(self, kind: type[EdgePinError], text: str, values: dict[str, Any]) -> None:
         self.kind, self.text, self.values = kind, text, values
+
+    @classmethod
+    def of(cls, error: EdgePinError) -> Raised:
+        return cls(type(error), str(error), dict(vars(error)))
 
     def error(self) -> EdgePinError:
         error = self.kind.__new__(self.kind, self.text)
