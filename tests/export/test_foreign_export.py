@@ -37,7 +37,8 @@ def write_people(root: Path, first: int, count: int, captures: int = 3) -> None:
             )
             time = np.arange(24_000) / 16_000
             sound = sum(np.sin(2 * np.pi * tone * time + random.uniform(0, 6)) for tone in tones)
-            sound = 4000 * sound * (1 + 0.3 * np.sin(2 * np.pi * 4 * time)) + random.normal(0, 400, len(time))
+            syllables = np.clip(0.5 + 1.3 * np.sin(2 * np.pi * 4 * time), 0.02, 1.0)  # with pauses between
+            sound = 5000 * sound * syllables + random.normal(0, 200, len(time))
             with wave.open(str(root / "voices" / f"p{person:02}" / f"{capture}.wav"), "wb") as file:
                 file.setnchannels(1)
                 file.setsampwidth(2)
@@ -48,7 +49,7 @@ def write_people(root: Path, first: int, count: int, captures: int = 3) -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("foreign")
-    write_people(root / "people", 0, 12)
+    write_people(root / "people", 0, 20)
     write_people(root / "others", 20, 12)
     (root / "alias").symlink_to(root / "people")
     (root / "face.onnx").write_bytes(models.face_model(dim=300, batch=1, opset=13))

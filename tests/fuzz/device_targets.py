@@ -166,11 +166,9 @@ def _guards() -> list[bytes]:
     place.mkdir()
     with Guard.open(place / "s.db.guard", _SEAL.key(), signing_key=_AUDITOR) as guard:
         guard.begin("a", "door 1").reject(["below_threshold"])
-        guard.begin("a", "door 2").accept({"llr": 3.5})
+        guard.begin("a", "door 2").accept(["accepted"], {"llr": 3.5})
         guard.begin("b")
-        for i in range(3):
-            guard.remember("a", bytes([i]) * 33)
-        guard.note("enrolled", "a", {"faces": 3})
+        guard.enrolled("a", [bytes([i]) * 33 for i in range(3)], {"faces": 3})
     return [(place / "s.db.guard").read_bytes()]
 
 

@@ -1,4 +1,4 @@
-"""What `docs/keys.md` and `docs/erase.md` show works."""
+"""The commands that `docs/keys.md` and `docs/erase.md` show can be given. Their Python: tests/sdk/test_docs_run.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ import click
 import pytest
 
 from edgepin._cli.store import store as verbs
-from edgepin._store.keys import KeyFile
-from edgepin._store.store import Store
-
-from .people import DIGEST, template
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 PAGES = ("keys.md", "erase.md")
@@ -25,22 +21,6 @@ def blocks(page: str, language: str) -> list[str]:
     chosen = [block for kind, block in found if kind == language]
     assert chosen
     return chosen
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    key = KeyFile("store.key")
-    Path("old.key").write_bytes(Path("store.key").read_bytes())
-    Path("old.key").chmod(0o600)
-    with Store.open("enrollments.db", key, DIGEST) as store:
-        store.put("badge-0042", {"face": template()})
-    for number, block in enumerate(blocks(page, "python"), start=1):
-        exec(compile(block, f"{page}, block {number}", "exec"), {})
-    with Store.open(
-        "enrollments.db", KeyFile("new.key" if page == "keys.md" else "store.key"), DIGEST
-    ) as store:
-        assert store.subjects() == (["badge-0042"] if page == "keys.md" else [])
 
 
 @pytest.mark.parametrize("page", PAGES)
