@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from ._decision.decision import Decision
 from ._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
+from ._enrollment import Enrolled
 from ._errors import CaptureError, UsageError
 from ._pipeline import ImageSource, SoundSource
 from ._verifier import Verifier
@@ -88,18 +90,16 @@ def list_people(root: Path) -> list[Person]:
     return people
 
 
-def enroll(verifier: Verifier, person: Person) -> tuple[int, int]:
-    """Enrolls the first usable captures; returns how many faces and voices were."""
-    counts = {"face": 0, "voice": 0}
-    with verifier.enroll(person.name, consent="demonstration") as session:
-        for modality, paths in (("face", person.faces), ("voice", person.voices)):
-            for path in paths[:ENROLLED_CAPTURES]:
-                try:
-                    session.add_face(path) if modality == "face" else session.add_voice(path)
-                except CaptureError:
-                    continue
-                counts[modality] += 1
-    return counts["face"], counts["voice"]
+def enroll(verifier: Verifier, person: Person) -> Enrolled | None:
+    """Enrolls the first usable captures; None if they do not agree, so that nobody was enrolled."""
+    session = verifier.enroll(person.name, consent="demonstration")
+    for modality, paths in (("face", person.faces), ("voice", person.voices)):
+        for path in paths[:ENROLLED_CAPTURES]:
+            with suppress(CaptureError):
+                session.add_face(path) if modality == "face" else session.add_voice(path)
+    with suppress(CaptureError):
+        return session.commit()
+    return None
 
 
 def attempt(verifier: Verifier, kind: str, target: Person, other: Person, number: int) -> Attempt:

@@ -76,9 +76,20 @@ def demo(
                 f"({verifier.fusion.evidence.sets['face+voice'].pairs} pairs of people)"
             )
             say()
-            for person in everyone[:3]:
-                faces, voices = _demo.enroll(verifier, person)
-                say(f"enrolled {person.name} from {faces} faces and {voices} voices")
+            enrolled = []
+            for done, person in enumerate(everyone, start=1):
+                result = _demo.enroll(verifier, person)
+                if result is None:
+                    continue
+                enrolled.append(person)
+                if len(enrolled) <= 3:
+                    say(f"enrolled {person.name} from {result.faces} faces and {result.voices} voices")
+                progress("enrolling everyone", done, len(everyone))
+            refused, everyone = len(everyone) - len(enrolled), enrolled
+            if refused:
+                say(f"{refused} more could not be enrolled: their captures do not agree")
+            if len(everyone) < 4:
+                raise UsageError("fewer than four people could be enrolled", hint="bring a better bundle")
             say()
             shown = [
                 _demo.attempt(verifier, kind, everyone[number % 3], everyone[(number + 1) % 3], number)
@@ -89,9 +100,6 @@ def demo(
             if not as_json:
                 for line in _table(shown):
                     click.echo(line)
-            for done, person in enumerate(everyone[3:], start=4):
-                _demo.enroll(verifier, person)
-                progress("enrolling everyone", done, len(everyone))
             rates = [
                 _demo.rate(kind, list(_demo.attempts(verifier, everyone, kind, attempts, progress)))
                 for kind in _demo.KINDS
@@ -103,6 +111,7 @@ def demo(
             {
                 "policy_fmr": point.fmr,
                 "people": len(everyone),
+                "not_enrolled": refused,
                 "attempts": [_attempt_json(one) for one in shown],
                 "rates": [dataclasses.asdict(one) for one in rates],
                 "within_policy": not over,
