@@ -307,6 +307,6 @@ def test_who_lacks_the_third_modality_is_named(tmp_path: Path) -> None:
 
 
 def test_a_modality_that_nobody_registered_is_refused() -> None:
-    with pytest.raises(UsageError, match="'gait'") as caught:
-        build_encoder("gait", TrainConfig(), GAIT_SHAPE)
-    assert "face, voice" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="'iris'") as caught:
+        build_encoder("iris", TrainConfig(), GAIT_SHAPE)
+    assert "face" in (caught.value.hint or "")
