@@ -20,6 +20,7 @@ import numpy as np
 from ._attempts import AttemptSession
 from ._decision.decision import Decision
 from ._errors import CaptureError, EdgePinError, EnvironmentFault, LockedOutError, UsageError
+from ._runtime.memory import give_back_memory
 from ._verifier import Verifier
 
 MAX_LINE = 96 << 20
@@ -82,6 +83,7 @@ def serve(verifier: Verifier, lines: Iterable[bytes], write: Write, *, door: str
         write({"schema": "edgepin.reply/1", "request": request, "ok": True, "op": op, **reply})
         if op == "quit":
             return
+        give_back_memory()  # while nobody waits
 
 
 def error_json(error: EdgePinError) -> dict[str, Any]:

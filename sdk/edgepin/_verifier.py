@@ -42,6 +42,7 @@ from ._identify import Identification, TemplateIndex
 from ._paths import enrollments_path, store_key_path
 from ._pipeline import Capture, Pipeline, Timings
 from ._runtime.backends import close_runtime, open_runtime
+from ._runtime.memory import give_back_memory
 from ._runtime.runtime import Runtime
 from ._store.consent import Consent
 from ._store.keys import KeyFile, KeyProvider
@@ -178,7 +179,8 @@ class Verifier:
                 deadline=deadline,
             )
             undo.pop_all()
-            return verifier
+        give_back_memory()
+        return verifier
 
     # --- Enrollment
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,8 +88,8 @@ class HaarFinder:
     name = "haar"
 
     def __init__(self) -> None:
-        self._local = threading.local()  # a cascade keeps buffers while it runs: one for each thread
-        self._cascades()
+        # A cascade keeps buffers while it runs: one for each call that is under way, kept for the next one.
+        self._idle = [_load_cascades()]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
@@ -95,9 +97,13 @@ class HaarFinder:
     def find(self, rgb: npt.NDArray[np.uint8]) -> list[Face]:
         """All faces, largest first; see `FaceFinder`."""
         check_image(rgb)
+
+        with self._cascades() as (faces, eyes):
+            return self._find(rgb, faces, eyes)
+
+    def _find(self, rgb: npt.NDArray[np.uint8], faces: Any, eyes: Any) -> list[Face]:
         import cv2
 
-        faces, eyes = self._cascades()
         gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         pad = round(_HAAR_PAD * min(gray.shape))
         gray = cv2.copyMakeBorder(gray, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
@@ -167,12 +173,16 @@ class HaarFinder:
             return usual
         return _halfway(pair[0], usual[0]), _halfway(pair[1], usual[1])
 
-    def _cascades(self) -> tuple[Any, Any]:
-        made = getattr(self._local, "cascades", None)
-        if made is None:
-            made = _load_cascade(_HAAR_CASCADE), _load_cascade("haarcascade_eye.xml")
-            self._local.cascades = made
-        return made
+    @contextmanager
+    def _cascades(self) -> Iterator[tuple[Any, Any]]:
+        try:
+            pair = self._idle.pop()
+        except IndexError:  # others are at it
+            pair = _load_cascades()
+        try:
+            yield pair
+        finally:
+            self._idle.append(pair)
 
 
 class YuNetFinder:
@@ -277,6 +287,10 @@ def find_face(rgb: npt.NDArray[np.uint8], finder: FaceFinder) -> Face:
 def _remake_yunet(path: Path, min_score: float) -> YuNetFinder:
     """For `pickle`, which passes no keywords."""
     return YuNetFinder(path, min_score=min_score)
+
+
+def _load_cascades() -> tuple[Any, Any]:
+    return _load_cascade(_HAAR_CASCADE), _load_cascade("haarcascade_eye.xml")
 
 
 def _load_cascade(file: str) -> Any:

@@ -101,6 +101,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Batches of one: the arena saves no time that could be measured, and holds megabytes.
+        options.enable_cpu_mem_arena = False
         if name != "onnxruntime-cpu":
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if forbid_cpu:
