@@ -62,6 +62,8 @@ class PyPlan {
 }  // namespace
 
 NB_MODULE(_native, module) {
+  // A plan may still be in use by a thread that hangs when the interpreter ends; that is told elsewhere.
+  nb::set_leak_warnings(false);
   module.def("available_kernels", [] {
     std::vector<std::string> names;
     for (const edgepin::Kernel* kernel : edgepin::available_kernels()) names.emplace_back(kernel->name);
