@@ -664,3 +664,17 @@ def test_a_whole_older_copy_is_accepted_as_documented_but_for_the_erased(path: P
     shutil.copy(path.with_suffix(".old"), path)
     with opened(path) as again:
         assert again.subjects() == ["b"]
+
+
+def test_captures_are_not_added_to_whoever_has_the_id_by_now(store: Store) -> None:
+    store.put("a", {"face": template()})
+    before = store.get("a")
+    store.put("a", {"face": template()}, replace=True)
+    now = store.get("a")
+    with pytest.raises(UnknownSubjectError, match="anew"):
+        store.append("a", {"face": template()}, to=before)
+    after = store.get("a")
+    assert now is not None
+    assert after is not None
+    assert after["face"].equals(now["face"])
+    store.append("a", {"face": template()}, to=now)

@@ -31,10 +31,6 @@ class Index:
         return self._people.keys()
 
     @property
-    def tombstones(self) -> Iterable[bytes]:
-        return self._tombstones.keys()
-
-    @property
     def total(self) -> int:
         """The sum over everything."""
         return self._sum % _MODULUS

@@ -44,6 +44,12 @@ def with_captures(
     return list(kept.values())
 
 
+def are_templates(key: SubjectKey, records: Iterable[Sealed], templates: Mapping[str, Template]) -> bool:
+    """Whether a person's records hold just these templates."""
+    kept = {modality: unpack_template(data) for (modality, _), data in opened(key, records, TEMPLATE).items()}
+    return kept.keys() == templates.keys() and all(kept[name].equals(templates[name]) for name in kept)
+
+
 def opened(key: SubjectKey, records: Iterable[Sealed], kind: str | None = None) -> Records:
     """The records of a kind, or all. Raises `StoreError` if one was altered."""
     return {

@@ -27,7 +27,7 @@ from .envelope import Person, Sealed
 from .keys import KeyProvider
 from .ledger import Ledger, is_a
 from .opening import open_ledger
-from .records import CONSENT, TEMPLATE, Records, new_records, opened, to_json, with_captures
+from .records import CONSENT, TEMPLATE, Records, are_templates, new_records, opened, to_json, with_captures
 from .template import Embeddings, Template, check_subject, pack_template, unpack_means, unpack_template
 from .tombstones import ErasureJournal
 
@@ -172,8 +172,7 @@ class Store:
 
         `to`: what `get` gave; if anything else is kept by now (the id may be another person's), nothing is added.
 
-        Raises `UnknownSubjectError` if nothing is kept or something else is, `UsageError` if a template would have too
-        many captures.
+        Raises `UnknownSubjectError` if nothing or something else is kept, `UsageError` for too many captures.
         """
         check_subject(subject)
         for modality, template in templates.items():
@@ -183,6 +182,8 @@ class Store:
         with self._ledger.transaction(write=True):
             person, records = self._known(subject)
             key = self._ledger.envelope.open_person(person)
+            if to is not None and not are_templates(key, records, to):
+                raise UnknownSubjectError(f"{subject!r} was enrolled anew meanwhile")
             self._ledger.write(person, with_captures(key, records, templates, int(time.time())))
 
     def get(self, subject: str) -> dict[str, Template] | None:
