@@ -36,9 +36,8 @@ from edgepin._decision.pairs import Pairs
 from edgepin._decision.trial_set import GENUINE, ModalityTrials, TrialSet
 from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES, list_captures, read_chimeras
 from edgepin._errors import CaptureError
-from edgepin._pipeline import Pipeline
+from edgepin._pipeline import Pipeline, make_pipeline
 from edgepin._runtime.backends import open_runtime
-from edgepin._verifier import make_pipeline
 from edgepin.metrics import rate_by_subject
 
 ATTEMPTS = 3

@@ -36,7 +36,8 @@ from edgepin._capture.image import decode_image
 from edgepin._capture.liveness import FrameMotion
 from edgepin._capture.quality import face_quality, voice_quality
 from edgepin._errors import CaptureError
-from edgepin._verifier import open_pipeline
+from edgepin._pipeline import make_pipeline
+from edgepin._runtime.backends import open_runtime
 from edgepin.metrics import eer
 
 from .quality_by_dlib import equal_error, measure_by_dlib
@@ -344,7 +345,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle, allow_unsigned=True)
-    pipeline = open_pipeline(bundle, precision="fp32")
+    pipeline = make_pipeline(bundle, open_runtime(bundle, precision="fp32").runtime)
     yunet = YuNetFinder(options.data / "models" / "yunet_n_320_320.onnx")
     result: dict[str, Any] = {}
     if options.json and options.json.exists():

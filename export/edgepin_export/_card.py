@@ -56,12 +56,12 @@ def write_card(manifest: Manifest, fusion: Fusion, missing: Mapping[str, Sequenc
             "These people are **chimeric**: one person's face was given another's voice. That tells how the "
             "decision behaves, and nothing about whether faces and voices go together."
         )
-    strictest = fusion.evidence.sets[FACE_AND_VOICE].strictest
-    if strictest is not None:
+    usual = fusion.evidence.sets[FACE_AND_VOICE].usual
+    if usual is not None:
         lines += [
             "",
-            f"Default policy: a false match rate of at most {strictest.fmr:g} for the worst kind of impostor; "
-            f"at that, {100 * strictest.fnmr:.1f} % of genuine attempts on the calibration people are rejected.",
+            f"Default policy: a false match rate of at most {usual.fmr:g} for the worst kind of impostor; "
+            f"at that, {100 * usual.fnmr:.1f} % of genuine attempts on the calibration people are rejected.",
         ]
     return "\n".join(lines) + "\n"
 

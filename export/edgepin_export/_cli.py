@@ -165,13 +165,13 @@ def finish(made: Exported, out: Path, report: Path | None, *, as_json: bool) -> 
     from ._report import accuracy_table, full_report, int8_story, manifest_accuracy
 
     fusion = made.fusion
-    strictest = None if fusion is None else fusion.evidence.sets[FACE_AND_VOICE].strictest
+    usual = None if fusion is None else fusion.evidence.sets[FACE_AND_VOICE].usual
     result = {
         "bundle": None if made.digest is None else str(out),
         "digest": made.digest,
         "precisions": list(made.precisions),
         "missing": made.missing,
-        "default_fmr": None if strictest is None else strictest.fmr,
+        "default_fmr": None if usual is None else usual.fmr,
     }
     if report is not None:
         text = json.dumps(
@@ -191,11 +191,11 @@ def finish(made: Exported, out: Path, report: Path | None, *, as_json: bool) -> 
         if allowed == list(made.forbidden):
             say(f"hint: {' '.join(f'--allow-missing {name}' for name in allowed)} writes one without")
         sys.exit(1)
-    if strictest is None:
+    if usual is None:
         say("the evidence carries no policy: nobody will be accepted until more people calibrate it")
     else:
         say(
-            f"default policy: false match rate {strictest.fmr:g}; rejects {100 * strictest.fnmr:.1f} % of genuine attempts"
+            f"default policy: false match rate {usual.fmr:g}; rejects {100 * usual.fnmr:.1f} % of genuine attempts"
         )
     say(f"bundle: {out}  sha256 {made.digest[:16]}…")
 
@@ -224,7 +224,9 @@ def _people(
         names = list(list_captures(voices, SOUND_SUFFIXES))
         known = set(list_captures(faces, IMAGE_SUFFIXES))
         wanted = match_people(names, known, read_pairs(pairs) if pairs else None)
-        return CalibrationPeople(faces, voices, wanted, cropped, chimeric, "given, not trained on")
+        return CalibrationPeople(
+            faces, voices, wanted, cropped, chimeric, "given, not trained on", further=True
+        )
     sources, held_out = corpus.get("sources"), corpus.get("held_out")
     if faces or voices or not sources or not held_out:
         raise UsageError(

@@ -29,7 +29,7 @@ from ._card import write_card
 from ._int8 import Qat, Tune
 from ._onnx import to_onnx
 from ._parity import Captured, Feed, batched, calibration_inputs
-from ._people import People, Prepared, draw_trials, prepare_people
+from ._people import Batch, People, Prepared, draw_trials, prepare_people
 from ._qat import QatOptions, fine_tune
 from ._quantize import QuantizeSpec
 from ._ranges import Histogram
@@ -56,6 +56,8 @@ class CalibrationPeople:
     cropped: bool
     chimeric: bool
     origin: str  # said in the bundle
+    further: bool = False
+    """Whether those in the folders who are in no pair were not trained on either: evidence for one modality alone."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,13 @@ def export_run(
     }
     pipeline = Pipeline(OnnxRuntime(fp32), HaarFinder(), run.config.face_spec, spec)
     prepared = prepare_people(
-        pipeline, people.faces, people.voices, people.pairs, cropped=people.cropped, progress=progress
+        pipeline,
+        people.faces,
+        people.voices,
+        people.pairs,
+        cropped=people.cropped,
+        further=people.further,
+        progress=progress,
     )
     inputs = _training_inputs(run, RANGE_CAPTURES + CHOICE_CAPTURES, progress)
     captures = {modality: split_captures(inputs[modality], modality, prepared) for modality in MODALITIES}
@@ -148,7 +156,13 @@ def write_export(
     if forbidden:
         return Exported(variants, None, None, precisions, missing, forbidden)
     embedded = People(prepared.names, variants.fp32["face"], variants.fp32["voice"])
-    fusion = calibrate(draw_trials(embedded, chimeric=people.chimeric), cross_modal=cross_modal)
+    more = {
+        modality: _embed(variants.models["fp32"][modality], modality, batches)
+        for modality, batches in prepared.more.items()
+        if batches
+    }
+    trials, alone = draw_trials(embedded, more, chimeric=people.chimeric)
+    fusion = calibrate(trials, cross_modal=cross_modal, alone=alone)
     members = {
         f"{modality}.{precision}.onnx": variants.models[precision][modality]
         for precision in precisions
@@ -229,6 +243,16 @@ def _training_inputs(run: Run, count: int, progress: Progress) -> dict[str, list
     return calibration_inputs(run, faces, voices, count, run.config.seed)
 
 
+def _embed(model: bytes, modality: str, batches: Sequence[Batch]) -> Captured:
+    runtime = OnnxRuntime({modality: model})
+    rows = [runtime.encode(modality, batch) for _, batch in batches]
+    return Captured(
+        np.concatenate([identity for identity, _ in rows]),
+        np.concatenate([pin for _, pin in rows]),
+        np.array([number for number, _ in batches], np.int64),
+    )
+
+
 def _embed_trained(run: Run, modality: str, captures: Captures) -> Captured:
     runtime = TorchRuntime(run)
     rows = [runtime.encode(modality, next(iter(feed.values()))) for feed in batched(captures.held_apart)]
@@ -270,6 +294,15 @@ def _evidence(fusion: Fusion, people: CalibrationPeople, prepared: Prepared) -> 
         "chimeric": people.chimeric,
         "lowest_fmr": None if strictest is None else strictest.fmr,
         "captures": {"face": len(prepared.faces), "voice": len(prepared.voices), "refused": prepared.refused},
+        "alone": {
+            modality: {
+                "people": fusion.evidence.sets[modality].people,
+                "subject_pairs": fusion.evidence.sets[modality].pairs,
+                "captures": len(batches),
+            }
+            for modality, batches in prepared.more.items()
+            if batches
+        },
     }
 
 

@@ -22,7 +22,7 @@ from ._ranges import Feed, Progress
 
 LOWER = ("fp16", "int8")
 OPTIONAL = (*LOWER, "portable")
-"""What a bundle may lack: FP32 it must have."""
+"""What an export may leave out: not FP32, which the others are held against."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,7 @@ class AttemptSession:
     def _judge(self, captures: Captures, timings: Timings, deadline: Deadline) -> Decision:
         """Counts the attempt, decides, and records the decision before it is told."""
         verifier = self._verifier
+        verifier.give_notice()
         with timings.stage("count"):
             counted = verifier.guard.begin(self.subject, self.door)
         with counted:

@@ -116,8 +116,9 @@ def attempt(verifier: Verifier, kind: str, target: Person, other: Person, number
     if kind == "blank":
         face = np.full((240, 240, 3), 128, np.uint8)
     try:
-        # One door a target: whoever fails at one is nobody else's business here.
-        decision = verifier.verify(target.name, face=face, voice=voice, sample_rate=16000, door=target.name)
+        # A door of its own: those who fail at one must not keep the next ones waiting.
+        door = f"{kind}-{number}-{target.name}"[:64]
+        decision = verifier.verify(target.name, face=face, voice=voice, sample_rate=16000, door=door)
     except CaptureError as error:
         return Attempt(kind, target.name, None, f"{error.code}: {error}")
     finally:

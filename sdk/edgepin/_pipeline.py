@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from edgepin_kernels import LogMel, LogMelSpec
 
+from ._bundle.bundle import Bundle
 from ._bundle.manifest import EMBEDDING_DIM
 from ._capture.audio import decode_audio, prepare, trim_silence
-from ._capture.faces import Face, FaceFinder, FaceSpec, align, find_face, resize_crop
+from ._capture.faces import Face, FaceFinder, FaceSpec, HaarFinder, align, find_face, resize_crop
 from ._capture.fingerprint import face_fingerprint, face_region, voice_fingerprint
 from ._capture.image import check_image, decode_image
 from ._capture.quality import Quality, check_face_crop, check_voice
@@ -236,3 +237,9 @@ def _checked(modality: str, encoded: Encoded) -> Embedding:
             raise EdgePinError(f"the {modality} encoder gave no unit vector of {EMBEDDING_DIM} values")
     identity, pin = encoded
     return Embedding(identity[0], pin[0])
+
+
+def make_pipeline(bundle: Bundle, runtime: Runtime, finder: FaceFinder | None = None) -> Pipeline:
+    """A runtime of the bundle's encoders behind the bundle's front-end and crop geometry; Haar finds faces by default."""
+    manifest = bundle.manifest
+    return Pipeline(runtime, finder or HaarFinder(), manifest.face, manifest.log_mel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from ._attempts import (
     wipe,
 )
 from ._bundle.bundle import Bundle
-from ._capture.faces import FaceFinder, HaarFinder
+from ._capture.faces import FaceFinder
 from ._decision.decision import Decision
 from ._decision.fusion import Fusion
 from ._decision.policy import Policy, ResolvedPolicy, resolve
@@ -40,10 +41,10 @@ from ._guard.guard import Guard, guard_path
 from ._guard.limits import GuardLimits
 from ._identify import Identification, TemplateIndex
 from ._paths import enrollments_path, store_key_path
-from ._pipeline import Capture, Pipeline, Timings
+from ._pipeline import Capture, Pipeline, Timings, make_pipeline
 from ._runtime.backends import close_runtime, open_runtime
 from ._runtime.memory import give_back_memory
-from ._runtime.runtime import Runtime
+from ._starter import open_starter
 from ._store.consent import Consent
 from ._store.keys import KeyFile, KeyProvider
 from ._store.store import Store
@@ -73,6 +74,7 @@ class Verifier:
         policy: Policy | None = None,
         *,
         about: str = "",
+        notice: str | None = None,
         liveness: LivenessCheck | None = None,
         challenge: Challenge | None = None,
         deadline: float = DEADLINE,
@@ -84,13 +86,14 @@ class Verifier:
         self.watchdog = Watchdog()
         self.about = about
         """Which backend and precision run, and why."""
+        self._notice = notice
         self._index: tuple[object, TemplateIndex] | None = None
         self._index_lock = threading.Lock()
 
     @classmethod
     def open(
         cls,
-        bundle: str | Path | Bundle,
+        bundle: str | Path | Bundle | None = None,
         store: str | Path | None = None,
         *,
         policy: Policy | None = None,
@@ -113,14 +116,14 @@ class Verifier:
         """Opens a bundle and a store (default: this user's), everything checked before anything runs.
 
         Args:
-            bundle: a `.pin` file, or an open one.
+            bundle: a `.pin` file, or an open one; by default the packaged starter.
             store: the enrollments; its guard (counters, audit) lies beside it, at `STORE.guard`.
             policy: what false match rate is promised, and what may decide; see `Policy`.
             calibration: a site's own calibration (`edgepin calibrate`) in place of the bundle's.
             backend: `auto` (the best that runs here, chosen now and not again), `tensorrt`, `onnxruntime-cuda`,
                 `onnxruntime-tensorrt` or `onnxruntime-cpu`.
             require: None, `tensorrt` or `gpu`: forbids anything less.
-            precision: `auto` (the fastest on this device of those that the bundle has), `fp32`, `fp16` or `int8`.
+            precision: `auto` (the bundle's fastest on this device), `highest` (that it has), `fp32`, `fp16` or `int8`.
             allow_unsigned: open a bundle that nobody whom this machine trusts has signed.
             finder: what finds faces; Haar cascades by default.
             key: what gives the key that locks the store; this user's key file by default.
@@ -132,7 +135,8 @@ class Verifier:
             deadline: seconds that a verification may take, captures included; after that the answer is no.
             store_must_exist: do not make one.
 
-        `about` says what was chosen, and why nothing better.
+        `about` says what was chosen, and why nothing better. A bundle's notice, such as that it is for evaluation, is logged
+        as a warning (logger `edgepin`) before the first decision.
 
         Raises BundleNotFoundError, BundleError, StoreError, PolicyError (stricter than the evidence),
         EnvironmentFault (a backend that is named or required and cannot run here, a key that is not there),
@@ -140,10 +144,12 @@ class Verifier:
         """
         if policy is not None and not isinstance(policy, Policy):
             raise UsageError(f"the policy must be a Policy, not {type(policy).__name__}")
-        if not isinstance(bundle, (str, Path, Bundle)):
+        if not isinstance(bundle, (str, Path, Bundle, type(None))):
             raise UsageError(f"the bundle must be a path or a Bundle, not {type(bundle).__name__}")
         Deadline(deadline)  # refused before anything is made
-        if not isinstance(bundle, Bundle):
+        if bundle is None:
+            bundle = open_starter()
+        elif not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle, allow_unsigned=allow_unsigned)
         path = Path(store) if store is not None else enrollments_path()
         if store_must_exist and not os.path.exists(path):
@@ -173,6 +179,7 @@ class Verifier:
                 fusion,
                 guard,
                 policy,
+                notice=bundle.notice,
                 about=chosen.about if calibration is None else f"{chosen.about}; calibrated at the site",
                 liveness=liveness,
                 challenge=challenge,
@@ -181,6 +188,12 @@ class Verifier:
             undo.pop_all()
         give_back_memory()
         return verifier
+
+    def give_notice(self) -> None:
+        """Logs the bundle's notice, if it has one, the first time."""
+        notice, self._notice = self._notice, None
+        if notice is not None:
+            logging.getLogger("edgepin").warning("%s", notice)
 
     # --- Enrollment
 
@@ -322,6 +335,7 @@ class Verifier:
             deadline,
             dispose=wipe,
         )
+        self.give_notice()
         self.guard.search(door)
         probe = {modality: mean_embedding(group) for modality, group in captures.items()}
         pcm = captures["voice"][0].sample if "voice" in captures else None
@@ -373,22 +387,3 @@ class Verifier:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def open_pipeline(
-    bundle: Bundle,
-    *,
-    precision: str = "auto",
-    finder: FaceFinder | None = None,
-    backend: str = "auto",
-    require: str | None = None,
-) -> Pipeline:
-    """The bundle's encoders behind its own front-end and crop geometry. Raises as `Verifier.open`."""
-    chosen = open_runtime(bundle, backend=backend, require=require, precision=precision)
-    return make_pipeline(bundle, chosen.runtime, finder)
-
-
-def make_pipeline(bundle: Bundle, runtime: Runtime, finder: FaceFinder | None = None) -> Pipeline:
-    """A runtime of the bundle's encoders behind the bundle's front-end and crop geometry."""
-    manifest = bundle.manifest
-    return Pipeline(runtime, finder or HaarFinder(), manifest.face, manifest.log_mel)

@@ -32,6 +32,15 @@ def comment() -> bytes:
     return zipped(entries(), comment=b"PK\5\6" + bytes(18))
 
 
+@attack(
+    "archive",
+    "an encoder of one modality alone, in a precision that nothing measured with the other",
+    "not in the same precisions: face in fp32 and voice in fp32, int8",
+)
+def lone_precision() -> bytes:
+    return bundle(voice_int8_onnx=onnx.encoder("voice"))
+
+
 @attack("archive", "one name twice: some readers take the first, some the last", "has face.fp32.onnx twice")
 def duplicate_member() -> bytes:
     return archive(members_of(bundle()), (*MEMBER_ORDER[:4], "face.fp32.onnx", *MEMBER_ORDER[4:]))
@@ -285,7 +294,9 @@ def wrong_digest() -> bytes:
 @attack("manifest", "a member that no digest covers", "does not list voice.int8.onnx")
 def unlisted_member() -> bytes:
     return bundle(
-        lambda value: value["members"].pop("voice.int8.onnx"), voice_int8_onnx=onnx.encoder("voice")
+        lambda value: value["members"].pop("voice.int8.onnx"),
+        face_int8_onnx=onnx.encoder("face"),
+        voice_int8_onnx=onnx.encoder("voice"),
     )
 
 

@@ -54,7 +54,7 @@ def test_an_attack_is_refused_in_its_own_words(
             Bundle.open(site, allow_unsigned=attack.allow_unsigned)
     elif attack.stage == "fusion":
         # Of an unknown maker's bundle too, nothing is loaded into a runtime before this is read.
-        monkeypatch.setattr("edgepin._verifier.open_pipeline", None)
+        monkeypatch.setattr("edgepin._verifier.open_runtime", None)
         Bundle.open(site)
         with pytest.raises(BundleError) as caught:
             use(site)

@@ -45,6 +45,13 @@ def two(pins: Pins) -> Bundle:
 
 
 @pytest.fixture
+def int8(two: Bundle) -> Bundle:
+    """A bundle without FP32."""
+    kept = {name: data for name, data in two._members.items() if "fp32" not in name}
+    return dataclasses.replace(two, _members=kept)
+
+
+@pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing() -> Gpu:
         raise EnvironmentFault("there is no GPU to use: no driver", hint="install NVIDIA's driver")
@@ -346,6 +353,33 @@ def test_a_precision_that_is_named_runs_and_is_not_measured(
     for precision in ("fp32", "int8"):
         opened = open_runtime(two, precision=precision)
         assert (opened.precision, opened.measured) == (precision, None)
+
+
+def test_highest_is_the_highest_of_the_bundle_and_is_not_measured(
+    two: Bundle, int8: Bundle, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "measure", lambda *_, **__: pytest.fail("measured"))
+    assert open_runtime(two, precision="highest").precision == "fp32"
+    opened = open_runtime(int8, precision="highest")
+    assert opened.precision == "int8"
+    assert ", int8" in opened.about
+
+
+def test_highest_never_falls_to_a_lower_one_that_has_engines(two: Bundle, orin: FakeGpu) -> None:
+    compile_engines(two, orin, "int8")
+    with pytest.raises(EnvironmentFault, match="no fp32 engine"):
+        open_runtime(two, backend="tensorrt", precision="highest")
+    assert open_runtime(two, precision="highest").backend == "onnxruntime-cpu"
+
+
+def test_a_bundle_without_fp32_runs_what_it_has_and_names_it_for_what_it_lacks(
+    int8: Bundle, no_gpu: None
+) -> None:
+    opened = open_runtime(int8)
+    assert (opened.precision, opened.measured) == ("int8", None)
+    with pytest.raises(UsageError, match="the bundle has no fp32 encoders") as caught:
+        open_runtime(int8, precision="fp32")
+    assert (caught.value.hint or "").startswith("there is int8; ")
 
 
 def test_what_cannot_be_kept_is_measured_and_said(two: Bundle, no_gpu: None, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ MEMBERS = {
     "face.fp32.onnx": encoder("face", 1),
     "face.int8.onnx": encoder("face", 2),
     "voice.fp32.onnx": encoder("voice", 3),
+    "voice.int8.onnx": encoder("voice", 5),
     "voice.portable.onnx": encoder("portable", 4),
 }
 EXTERNAL = model(field(5, field(13, b"")))
@@ -95,7 +96,8 @@ def test_what_is_written_opens(pin: Path, key: SigningKey) -> None:
     assert bundle.path == pin
     assert dataclasses.replace(bundle.manifest, members={}) == MANIFEST
     assert bundle.precisions("face") == ("fp32", "int8")
-    assert bundle.precisions("voice") == ("fp32",)
+    assert bundle.precisions("voice") == ("fp32", "int8")
+    assert bundle.highest_precision == "fp32"
     assert bundle.model("face", "int8") == MEMBERS["face.int8.onnx"]
     assert bundle.portable_voice == MEMBERS["voice.portable.onnx"]
     assert bundle.card == "# A test bundle\n"
@@ -126,9 +128,52 @@ def test_any_zip_tool_reads_it_and_members_are_stored_in_order(pin: Path) -> Non
 
 def test_a_precision_that_is_not_there_is_named(pin: Path) -> None:
     bundle = Bundle.open(pin)
-    for modality, precision in (("voice", "int8"), ("voice", "int4"), ("iris", "fp32")):
+    for modality, precision in (("voice", "fp16"), ("voice", "int4"), ("iris", "fp32")):
         with pytest.raises(UsageError):
             bundle.model(modality, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_any_one_precision_makes_a_bundle_and_is_what_is_given_unnamed(
+    precision: str, tmp_path: Path, key: SigningKey
+) -> None:
+    members = {
+        "card.md": b"one\n",
+        f"face.{precision}.onnx": encoder("face", 1),
+        f"voice.{precision}.onnx": encoder("voice", 2),
+    }
+    write_bundle(tmp_path / "one.pin", MANIFEST, members, key)
+    bundle = Bundle.open(tmp_path / "one.pin")
+    assert bundle.precisions("face") == bundle.precisions("voice") == (precision,)
+    assert bundle.highest_precision == precision
+    assert bundle.model("voice") == bundle.model("voice", precision) == encoder("voice", 2)
+    other = "int8" if precision == "fp32" else "fp32"
+    with pytest.raises(UsageError, match=f"no {other} face encoder") as caught:
+        bundle.model("face", other)
+    assert caught.value.hint == f"there is {precision}"
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ({"face.fp32.onnx"}, "not in the same precisions: face in int8 and voice in fp32, int8"),
+        ({"voice.int8.onnx"}, "not in the same precisions: face in fp32, int8 and voice in fp32"),
+        ({"face.fp32.onnx", "voice.int8.onnx"}, "face in int8 and voice in fp32"),
+        ({"face.fp32.onnx", "face.int8.onnx"}, "face in none and voice in fp32, int8"),
+        ({name for name in MEMBERS if name.endswith("fp32.onnx") or "int8" in name}, "has no encoder"),
+    ],
+)
+def test_encoders_in_unlike_precisions_or_none_are_neither_written_nor_opened(
+    pin: Path, tmp_path: Path, key: SigningKey, gone: set[str], words: str
+) -> None:
+    some = {name: data for name, data in MEMBERS.items() if name not in gone}
+    with pytest.raises(BundleError, match=words):
+        write_bundle(tmp_path / "bad.pin", MANIFEST, some, key)
+    assert not (tmp_path / "bad.pin").exists()
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in some.items()}
+    stored = dataclasses.replace(MANIFEST, members=digests).to_bytes()
+    signed = {"manifest.json": stored, "manifest.sig": signature(stored, key)}
+    assert words in refusal(pin, forge({**signed, **some}))
 
 
 # --- Files that are no bundles
@@ -254,7 +299,7 @@ def test_an_archive_that_is_not_canonical_is_refused(pin: Path, change: Change, 
 
 def test_members_that_are_missing_twice_or_out_of_order_are_refused(pin: Path) -> None:
     members = parts(pin)
-    for name in ("manifest.json", "manifest.sig", "card.md", "face.fp32.onnx", "voice.fp32.onnx"):
+    for name in ("manifest.json", "manifest.sig", "card.md"):
         some = {other: data for other, data in members.items() if other != name}
         assert refusal(pin, forge(some)) == f"the bundle lacks {name}"
     swapped = ("manifest.sig", "manifest.json", *MEMBER_ORDER[2:])
@@ -405,12 +450,11 @@ def test_altered_contents_are_refused_whoever_allows_what(pin: Path) -> None:
 
 def test_a_member_that_is_listed_and_absent_or_present_and_not_listed_is_refused(pin: Path) -> None:
     members = parts(pin)
-    assert "lists face.int8.onnx, and the bundle does not have it" in refusal(
-        pin, forge({name: data for name, data in members.items() if name != "face.int8.onnx"})
+    assert "lists voice.portable.onnx, and the bundle does not have it" in refusal(
+        pin, forge({name: data for name, data in members.items() if name != "voice.portable.onnx"})
     )
-    assert "does not list voice.int8.onnx" in refusal(
-        pin, forge({**members, "voice.int8.onnx": encoder("voice")})
-    )
+    unlisted = {"face.fp16.onnx": encoder("face"), "voice.fp16.onnx": encoder("voice")}
+    assert "does not list face.fp16.onnx, voice.fp16.onnx" in refusal(pin, forge({**members, **unlisted}))
 
 
 @pytest.mark.parametrize(

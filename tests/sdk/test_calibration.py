@@ -37,7 +37,7 @@ def test_fresh_impostors_of_every_kind_pass_no_more_often_than_the_policy_allows
     fresh = EASY.trials(80, seed=2, attempts=3000)
     llr = fusion.model.joint_llr(fresh.face, fresh.voice, fresh.face_voice, fresh.voice_face)
     points = fusion.evidence.sets["face+voice"].points
-    assert [point.fmr for point in points] == [0.1, 0.05, 0.02, 0.01, 0.005, 0.002]
+    assert [point.fmr for point in points] == [0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002]
     for point in points:
         for kind in KINDS:
             assert np.sum(fresh.kind == kind) == 3000
@@ -76,7 +76,7 @@ def test_policy_threshold_is_that_of_the_worst_kind() -> None:
 def test_no_fmr_is_kept_that_the_pairs_do_not_carry() -> None:
     evidence = calibrate(EASY.trials(10, seed=1), cross_modal=True).evidence
     assert {kind.pairs for kind in evidence.sets["face+voice"].kinds.values()} == {45}
-    assert [point.fmr for point in evidence.sets["face+voice"].points] == [0.1]
+    assert [point.fmr for point in evidence.sets["face+voice"].points] == [0.3, 0.2, 0.1]
 
 
 def test_repeated_recordings_of_the_same_pairs_are_no_more_evidence() -> None:
@@ -164,7 +164,7 @@ def test_genuine_attempts_below_a_floor_count_as_false_non_matches() -> None:
         kind=np.array(["genuine"] * 4 + ["stranger"] * 45),
         cleared=np.array([True, True, False, False] + [True] * 45),
     )
-    (point,) = measured.evidence(("stranger",)).points
+    *_, point = measured.evidence(("stranger",)).points
     assert point.fnmr == pytest.approx((1 / 3 + 1) / 2)  # the mean over the two people
 
 
@@ -234,7 +234,7 @@ def test_pairs_needed_is_the_rule_of_three(fmr: float) -> None:
     pairs = pairs_needed(fmr)
     assert fmr_upper_bound(0, pairs) <= fmr * (1 + 1e-9)
     assert fmr_upper_bound(0, pairs - 1) > fmr
-    assert pairs == pytest.approx(3 / fmr, rel=0.06)
+    assert pairs == pytest.approx(3 / fmr, rel=0.06, abs=1.5)
     people = people_needed(fmr)
     assert people * (people - 1) // 2 >= pairs > (people - 1) * (people - 2) // 2
 

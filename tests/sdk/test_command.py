@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from edgepin import KeyFile
+from edgepin import KeyFile, _starter
 
 from .commands import (
     CAPTURE,
@@ -381,8 +381,9 @@ def test_a_bundle_of_an_unknown_maker_is_refused_unless_allowed(home: Path, veri
 
 
 def test_what_is_missing_is_the_environments_fault(
-    device: Path, pins: Pins, captures: dict[str, Path], tmp_path: Path
+    device: Path, pins: Pins, captures: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_starter, "DIGEST", tmp_path / "none")
     face = ("--face", captures["ada.png"], "--face-cropped")
     for more, hint in (
         ((), "edgepin train"),

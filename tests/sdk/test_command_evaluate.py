@@ -11,9 +11,9 @@ import pytest
 
 from edgepin._cli.console import emit_json
 
-from .commands import YES, invoke
+from .commands import USAGE, YES, invoke
 from .conftest import Pins
-from .synthetic_captures import write_face
+from .synthetic_captures import voice, write_face, write_voice
 
 
 def test_a_list_of_37_thousand_trials_is_scored_in_seconds(device: Path, tmp_path: Path) -> None:
@@ -77,6 +77,52 @@ def test_trials_are_scored_with_the_bundles_own_encoders(device: Path, pins: Pin
     assert result.exit_code == YES, result.output
     value = json.loads(result.stdout)
     assert (value["schema"], value["eer"], value["genuine"]) == ("edgepin.evaluation/1", 0.0, 3)
+    assert 0.0 < value["min_cllr"] + value["cllr"] < 1.0
+
+
+def test_fused_trials_are_told_by_kind_of_impostor_and_by_group(
+    device: Path, pins: Pins, tmp_path: Path
+) -> None:
+    lines = []
+    for person in (1, 2, 3):
+        for side in ("voices", "faces"):
+            (tmp_path / side / f"p{person}").mkdir(parents=True)
+        for capture in (0, 1):
+            write_face(tmp_path / "faces" / f"p{person}" / f"{capture}.png", person, capture)
+            write_voice(tmp_path / "voices" / f"p{person}" / f"{capture}.wav", voice(person, capture))
+        lines.append(f"1 p{person}/0.wav p{person}/1.wav\n0 p{person}/0.wav p{person % 3 + 1}/1.wav\n")
+    (tmp_path / "t.txt").write_text("".join(lines))
+    (tmp_path / "c.tsv").write_text("".join(f"p{n}\tF\tp{n}\n" for n in (1, 2, 3)))
+    (tmp_path / "g.tsv").write_text("speaker\tsex\thall\np1\tF\teast\np2\tF\teast\np3\tF\twest\n")
+    arguments = (
+        "evaluate", "verification", "--modality", "fused", "--voice-root", tmp_path / "voices",
+        "--face-root", tmp_path / "faces", "--trials", tmp_path / "t.txt", "--chimeras", tmp_path / "c.tsv",
+        "--groups", tmp_path / "g.tsv", "--group-column", "hall", "--bundle", pins.site,
+    )  # fmt: skip
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == YES, result.output
+    value = json.loads(result.stdout)
+    kinds = {"stranger", "other_voice", "other_face"}
+    assert set(value["eer_by_kind"]) == set(value["plain_sum"]["eer_by_kind"]) == kinds
+    assert set(value["default_policy"]["false_match"]) == kinds
+    assert set(value["plain_sum"]) == {"eer", "eer_by_kind", "cllr", "min_cllr"}
+    assert (value["eer"], value["plain_sum"]["eer"]) == (0.0, 0.0)
+    assert [row["groups"] for row in value["groups"]["rates"]] == [["east"], ["east", "west"], ["west"]]
+    told = invoke(*arguments)
+    assert told.exit_code == YES
+    for line in ("eer by kind of impostor      stranger", "  joint LLR", "  plain sum", "east x west"):
+        assert line in told.stdout
+    assert "two: impostors between them" in told.stderr
+
+
+def test_what_a_modality_lacks_is_asked_for(device: Path, pins: Pins, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("1 a/0.wav a/1.wav\n")
+    arguments = ("evaluate", "verification", "--trials", tmp_path / "t.txt", "--bundle", pins.site)
+    for modality, lacking in (("fused", "--chimeras"), ("voice", "--root"), ("face", "--root")):
+        result = invoke(*arguments, "--modality", modality)
+        assert result.exit_code == USAGE
+        assert lacking in result.stderr
+    assert "--groups" in invoke(*arguments, "--modality", "voice", "--group-column", "sex").stderr
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:

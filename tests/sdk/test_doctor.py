@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgepin import EnvironmentFault
+from edgepin import EnvironmentFault, _starter
 from edgepin._cli import doctor as command
 from edgepin._cli.gaps import find_gaps
 from edgepin._cli.hardware import GPU_PROBE, Machine, run_command, survey
@@ -298,7 +298,11 @@ def answer(*arguments: object) -> dict[str, Any]:
     return dict(json.loads(result.stdout))
 
 
-def test_without_a_bundle_it_says_what_can_run(on: Callable[..., None], tmp_path: Path) -> None:
+def test_without_any_bundle_it_says_what_can_run(
+    on: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_starter, "DIGEST", tmp_path / "none")
+    assert answer()["bundle"]["path"] is None
     on(bare(tmp_path / "bare"))
     assert answer()["runtime"]["backend"] == "onnxruntime-cpu"
     on(thor(tmp_path / "thor"), HERE)

@@ -79,6 +79,23 @@ def test_everything_is_built_once_and_then_kept(bundle, use):
     assert EngineCache().folder.is_dir()
 
 
+def test_of_a_bundle_without_fp32_what_is_there_is_built(bundle, use, tmp_path):
+    use(FakeTensorRT()).by_model = True
+    slim = ("bundle", "slim", bundle, "--allow-unsigned", "--precision", "int8", "--out")
+    assert invoke(*slim, tmp_path / "small.pin").exit_code == YES
+    result = compile_(tmp_path / "small.pin", "--json")
+    assert states(result) == {("face", "int8"): "built", ("voice", "int8"): "built"}
+    # Engines belong to an encoder's bytes, which are the source's.
+    kept = states(compile_(bundle, "--precision", "int8", "--json"))
+    assert set(kept.values()) == {"kept"}
+    refused = compile_(tmp_path / "small.pin", "--precision", "fp32")
+    assert refused.exit_code == USAGE
+    assert "it has int8" in refused.stderr
+    assert invoke(*slim, tmp_path / "portable.pin", "--portable").exit_code == YES
+    made = states(compile_(tmp_path / "portable.pin", "--json"))
+    assert set(made) == {("face", "int8"), ("voice", "int8"), ("voice.portable", "fp32")}
+
+
 def test_it_says_what_is_there_and_what_was_built_with_size_time_and_layers(bundle, use):
     use(FakeTensorRT(says=(("WARNING", "careful"),)))
     first, second = compile_(bundle, "--precision", "int8"), compile_(bundle, "--precision", "int8")

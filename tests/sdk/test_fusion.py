@@ -166,7 +166,7 @@ def test_json_states_evidence_per_set_and_kind(fusion: Fusion) -> None:
     assert list(sets["face+voice"]["kinds"]) == ["stranger", "other_voice", "other_face"]
     kind = sets["face+voice"]["kinds"]["other_voice"]
     assert (kind["pairs"], kind["people"], kind["trials"]) == (435, 30, 870)
-    assert [fmr for fmr, _, _ in sets["face+voice"]["points"]] == [0.1, 0.05, 0.02, 0.01]
+    assert [fmr for fmr, _, _ in sets["face+voice"]["points"]] == [0.3, 0.2, 0.1, 0.05, 0.02, 0.01]
     assert all(0.0 <= fnmr <= 1.0 for _, _, fnmr in sets["face+voice"]["points"])
 
 
@@ -214,7 +214,7 @@ def change(path: str, value: Any) -> Any:
         ("evidence/sets/face+voice/kinds/stranger", KeyError),
         ("evidence/sets/face+voice/kinds/stranger/pairs", 40),
         ("evidence/sets/face+voice/kinds/stranger/people", 5),
-        ("evidence/sets/face+voice/kinds/stranger/thresholds/0/0", 0.3),
+        ("evidence/sets/face+voice/kinds/stranger/thresholds/0/0", 0.4),
         ("evidence/sets/face+voice/kinds/stranger/thresholds/0/1", 40.0),
     ],
 )

@@ -55,13 +55,34 @@ def test_an_fmr_that_is_no_rate_is_refused(fmr: object) -> None:
         Policy(fmr=fmr)  # type: ignore[arg-type]
 
 
-def test_default_is_the_strictest_fmr_that_the_evidence_carries(fusion: Fusion) -> None:
+def test_default_is_the_strictest_fmr_that_the_evidence_carries_where_right_people_pass_at_it(
+    fusion: Fusion,
+) -> None:
     resolved = resolve(Policy(), fusion)
     assert decide(GENUINE, fusion, resolved).fmr == 0.01  # 435 pairs carry 0.0069
     assert resolved.floors == fusion.evidence.floors
 
 
-@pytest.mark.parametrize(("asked", "given"), [(0.9, 0.1), (0.1, 0.1), (0.07, 0.05), (0.01, 0.01)])
+@pytest.mark.parametrize(
+    ("fnmrs", "fmr"),
+    [((0.1, 0.2, 0.33, 0.34), 0.1), ((0.1, 0.4, 0.9, 1.0), 0.3), ((0.6, 0.7, 0.8, 0.9), 0.3)],
+)
+def test_default_goes_no_stricter_than_two_in_three_right_attempts_bear(
+    fusion: Fusion, fnmrs: tuple[float, ...], fmr: float
+) -> None:
+    few = with_points(fusion, "face+voice", 4)  # FMR 0.3, 0.2, 0.1, 0.05
+    joint = few.evidence.sets["face+voice"]
+    points = tuple(replace(point, fnmr=fnmr) for point, fnmr in zip(joint.points, fnmrs, strict=True))
+    evidence = replace(few.evidence, sets={**few.evidence.sets, "face+voice": replace(joint, points=points)})
+    changed = replace(few, evidence=evidence)
+    assert decide(GENUINE, changed, resolve(Policy(), changed)).fmr == fmr
+    # Whoever asks for a stricter one that the evidence carries gets it.
+    assert decide(GENUINE, changed, resolve(Policy(fmr=0.05), changed)).fmr == 0.05
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(0.9, 0.3), (0.25, 0.2), (0.1, 0.1), (0.07, 0.05), (0.01, 0.01)]
+)
 def test_an_fmr_between_two_steps_gets_the_stricter_one(fusion: Fusion, asked: float, given: float) -> None:
     assert decide(GENUINE, fusion, resolve(Policy(fmr=asked), fusion)).fmr == given
 
@@ -91,12 +112,12 @@ def test_a_modality_whose_evidence_is_thinner_is_refused_alone_but_not_jointly(f
         None,
         ["insufficient_evidence"],
     )
-    assert "0.1" in alone.reasons[0].text
+    assert "0.3" in alone.reasons[0].text
 
 
 def test_by_default_a_modality_alone_gets_its_own_strictest_fmr(fusion: Fusion) -> None:
     thin = with_points(fusion, "face", 1)
-    assert decide(Scores(0.8, None), thin, resolve(Policy(), thin)).fmr == 0.1
+    assert decide(Scores(0.8, None), thin, resolve(Policy(), thin)).fmr == 0.3
     none = with_points(fusion, "face", 0)
     assert codes(decide(Scores(0.8, None), none, resolve(Policy(), none))) == ["no_calibration"]
 

@@ -28,7 +28,6 @@ from .manifest import (
     MODALITIES,
     PORTABLE_VOICE,
     PRECISIONS,
-    REQUIRED_CONTENT,
     Manifest,
 )
 from .onnx_scan import scan_model
@@ -38,7 +37,7 @@ MAX_BUNDLE_BYTES = 256 << 20
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 MEMBER_ORDER = (MANIFEST, SIGNATURE, *CONTENT_ORDER)
-_REQUIRED = (MANIFEST, SIGNATURE, *REQUIRED_CONTENT)
+_REQUIRED = (MANIFEST, SIGNATURE, CARD)
 MAX_CARD_BYTES = 1 << 20
 _MAX_BYTES = {MANIFEST: MAX_MANIFEST_BYTES, SIGNATURE: 1024, CARD: MAX_CARD_BYTES}
 """Of the members that are parsed as a whole; the models share what the file may have."""
@@ -90,12 +89,24 @@ class Bundle:
         return open_checked(path, allow_unsigned=allow_unsigned, trusted_digests=trusted_digests)
 
     def precisions(self, modality: str) -> tuple[str, ...]:
-        """The precisions in which the encoder of `modality` (`face` or `voice`) is here; `fp32` always is."""
-        _check_choice("modality", modality, MODALITIES)
-        return tuple(precision for precision in PRECISIONS if f"{modality}.{precision}.onnx" in self._members)
+        """The precisions in which the encoder of `modality` (`face` or `voice`) is here, the highest first.
 
-    def model(self, modality: str, precision: str = "fp32") -> bytes:
-        """The ONNX bytes of one encoder. Raises `UsageError` if the bundle lacks it in this precision."""
+        At least one is, and both modalities have the same.
+        """
+        _check_choice("modality", modality, MODALITIES)
+        return _precisions(self._members, modality)
+
+    @property
+    def highest_precision(self) -> str:
+        """The highest precision that the encoders have here."""
+        return self.precisions(MODALITIES[0])[0]
+
+    def model(self, modality: str, precision: str | None = None) -> bytes:
+        """The ONNX bytes of one encoder, by default in the highest precision that is here.
+
+        Raises `UsageError` if the bundle lacks it in this precision.
+        """
+        precision = self.highest_precision if precision is None else precision
         _check_choice("precision", precision, PRECISIONS)
         here = self.precisions(modality)
         if precision not in here:
@@ -109,6 +120,12 @@ class Bundle:
         """The ONNX bytes of the voice encoder that takes PCM, if the bundle has it."""
         member = self._members.get(PORTABLE_VOICE)
         return None if member is None else bytes(member)
+
+    @property
+    def notice(self) -> str | None:
+        """What whoever decides by this bundle is told before the first decision, if its maker wants that."""
+        notice: str | None = self.manifest.usage.get("notice")
+        return notice
 
     @property
     def card(self) -> str:
@@ -136,6 +153,7 @@ def open_checked(
     for name in _REQUIRED:
         if name not in members:
             raise BundleError(f"the bundle lacks {name}", hint="copy or export the bundle again")
+    _check_precisions(members)
     for name, limit in _MAX_BYTES.items():  # before any of them is copied
         if len(members[name]) > limit:
             raise BundleError(f"the bundle's {name} is larger than {limit >> 10} KiB")
@@ -167,7 +185,7 @@ def open_checked(
 def write_bundle(
     path: str | os.PathLike[str],
     manifest: Manifest,
-    members: Mapping[str, bytes],
+    members: Mapping[str, Member],
     signing_key: SigningKey | None,
 ) -> str:
     """Writes a bundle and returns its digest. The same arguments give the same bytes.
@@ -175,7 +193,8 @@ def write_bundle(
     Args:
         path: where to; an existing file is replaced, and only by a whole one.
         manifest: its `members` are filled in here.
-        members: `card.md`, `face.fp32.onnx`, `voice.fp32.onnx`, and what else the format allows.
+        members: `card.md`, both encoders in at least one precision and in the same ones, and what else the format
+            allows.
         signing_key: None leaves the bundle unsigned.
 
     Raises:
@@ -185,9 +204,9 @@ def write_bundle(
     for name in members:
         if name not in CONTENT_ORDER:
             raise BundleError(f"a bundle has no member called {name!r}")
-    for name in REQUIRED_CONTENT:
-        if name not in members:
-            raise BundleError(f"a bundle needs {name}")
+    if CARD not in members:
+        raise BundleError(f"a bundle needs {CARD}")
+    _check_precisions(members)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     manifest = dataclasses.replace(manifest, members=digests)
     _check_content(manifest, members)
@@ -243,6 +262,27 @@ def _read(path: Path) -> bytes:
         raise _unreadable(path, error) from error
     finally:
         os.close(descriptor)
+
+
+def _precisions(members: Collection[str], modality: str) -> tuple[str, ...]:
+    return tuple(precision for precision in PRECISIONS if f"{modality}.{precision}.onnx" in members)
+
+
+def _check_precisions(members: Collection[str]) -> None:
+    """Both encoders are there, in the same precisions: one runs with the other, and is measured with it."""
+    face, voice = (_precisions(members, modality) for modality in MODALITIES)
+    if face == voice and face:
+        return
+    if not (face or voice):
+        raise BundleError("the bundle has no encoder", hint="copy or export the bundle again")
+    have = " and ".join(
+        f"{modality} in {', '.join(precisions) or 'none'}"
+        for modality, precisions in zip(MODALITIES, (face, voice), strict=True)
+    )
+    raise BundleError(
+        f"the bundle's encoders are not in the same precisions: {have}",
+        hint="copy or export the bundle again",
+    )
 
 
 def _check_signature(stored: bytes, signature: bytes) -> tuple[Trust, str | None]:

@@ -22,6 +22,7 @@ MAX_DEPTH = 16
 
 MODALITIES = ("face", "voice")
 PRECISIONS = ("fp32", "fp16", "int8")
+"""The highest first."""
 CARD = "card.md"
 PORTABLE_VOICE = "voice.portable.onnx"
 
@@ -31,7 +32,6 @@ CONTENT_ORDER = (
     PORTABLE_VOICE,
 )
 """Every member that a manifest may list, in the order of the archive."""
-REQUIRED_CONTENT = (CARD, "face.fp32.onnx", "voice.fp32.onnx")
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _OBJECTS = ("fusion", "evidence", "accuracy", "training", "usage")
@@ -63,7 +63,7 @@ class Manifest:
     training: Mapping[str, Any]
     """How the encoders came to be."""
     usage: Mapping[str, Any]
-    """`purpose` and `restrictions`, and what else the maker says of use."""
+    """`purpose` and `restrictions`, and what else the maker says of use. A `notice` is said before the first decision."""
     members: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """SHA-256 in hex of every other member but the signature; `write_bundle` fills it."""
     embedding_dim: int = EMBEDDING_DIM
@@ -90,6 +90,9 @@ class Manifest:
         missing = {"purpose", "restrictions"} - set(self.usage)
         if missing:
             raise BundleError(f"the manifest's usage lacks {', '.join(sorted(missing))}")
+        notice = self.usage.get("notice", "none")
+        if not isinstance(notice, str) or not 1 <= len(notice) <= 500:
+            raise _wrong("usage.notice", "a text of 1 to 500 characters", notice)
         if not isinstance(self.members, Mapping):
             raise _wrong("members", "an object", self.members)
         for member, digest in self.members.items():

@@ -1,7 +1,8 @@
-"""`edgepin bundle inspect`, `verify`, `sign` and `trust`."""
+"""`edgepin bundle inspect`, `verify`, `sign`, `slim` and `trust`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from .._bundle.manifest import PRECISIONS
 from .console import emit_json, exit_codes, say
 from .options import FILE
 
@@ -22,7 +24,7 @@ TRUST_IN_WORDS = {
 
 @click.group()
 def bundle() -> None:
-    """Look into a bundle, check it, sign it, or trust its maker."""
+    """Look into a bundle, check it, sign it, make it smaller, or trust its maker."""
 
 
 @bundle.command()
@@ -139,6 +141,78 @@ def sign(path: Path, key: Path | None, out: Path | None, as_json: bool) -> None:
         say(f"in place of the signature by {before}")
     if signing_key.key_id not in trusted_keys():
         say("this machine does not trust that key: edgepin bundle trust FILE.pub")
+
+
+@bundle.command()
+@click.argument("source", metavar="FILE", type=FILE)
+@click.option("--out", required=True, type=FILE, help="Where to write the smaller bundle.")
+@click.option(
+    "--precision",
+    "precisions",
+    required=True,
+    multiple=True,
+    type=click.Choice(PRECISIONS),
+    help="A precision to keep. May be repeated.",
+)
+@click.option("--portable", is_flag=True, help="Also keep the voice encoder that takes PCM.")
+@click.option("--unsigned", is_flag=True, help="Do not sign the smaller bundle.")
+@click.option("--allow-unsigned", is_flag=True, help="Make it of a bundle that no trusted key has signed.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@exit_codes
+def slim(
+    source: Path,
+    out: Path,
+    precisions: tuple[str, ...],
+    portable: bool,
+    unsigned: bool,
+    allow_unsigned: bool,
+    as_json: bool,
+) -> None:
+    """Make a smaller bundle that holds some precisions of another, for a device that runs no other.
+
+    The encoders that are kept stay byte for byte, and so do calibration and evidence. Signs with this machine's key, as
+    `edgepin export` does. The digest is another: enrollments of FILE do not carry over.
+
+    \b
+    Examples:
+      edgepin bundle slim site.pin --out door.pin --precision int8
+      edgepin bundle slim site.pin --out door.pin --precision fp16 --precision int8 --portable
+    """
+    from .._bundle.bundle import Bundle
+    from .._bundle.signing import SigningKey
+    from .._bundle.slim import SLIM_OF, left_out, slim_bundle
+
+    opened = Bundle.open(source, allow_unsigned=allow_unsigned)
+    signing_key = None if unsigned else SigningKey.load_or_create()
+    # Behind a link the file itself is replaced, not the link.
+    target = Path(os.path.realpath(out))
+    digest = slim_bundle(opened, target, precisions, portable=portable, signing_key=signing_key)
+    made = Bundle.open(target, trusted_digests=(digest,))
+    if as_json:
+        emit_json(
+            "bundle-slim",
+            {
+                "path": str(target),
+                "digest": digest,
+                "key_id": made.key_id,
+                "precisions": list(made.precisions("face")),
+                "portable_voice": made.portable_voice is not None,
+                "bytes": target.stat().st_size,
+                "left_out": left_out(opened, made),
+                "slim_of": made.manifest.usage[SLIM_OF],
+            },
+        )
+    else:
+        click.echo(str(target))
+    sizes = " of ".join(f"{sum(one.sizes.values()) / 1e6:.1f}" for one in (made, opened))
+    say(f"{sizes} MB; left out: {', '.join(left_out(opened, made))}")
+    say(f"{'unsigned' if signing_key is None else f'signed by {signing_key.key_id}'}, digest {digest}")
+    if signing_key is not None and opened.signature != "trusted":
+        say(
+            f"note: {source} is {_signature_in_words({'signature': opened.signature, 'key_id': opened.key_id})}"
+        )
+        say("note: the new signature vouches for what was kept of it; --unsigned leaves it out")
+    say(f"note: enrollments of {source} do not carry over, as a store belongs to one digest: enroll anew")
 
 
 @bundle.command()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._errors import UsageError
-from .console import emit_json, exit_codes, say
-from .options import FILE, bundle_options, find_bundle, make_finder
+from .console import Progress, emit_json, exit_codes, say
+from .options import FILE, bundle_options, make_finder, open_bundle
 
 if TYPE_CHECKING:
     from .._bundle.bundle import Bundle
@@ -63,7 +63,6 @@ def calibrate(
     Example:
       edgepin calibrate --bundle site.pin --data people --out site.cal --report report.html
     """
-    from .._bundle.bundle import Bundle
     from .._bundle.signing import SigningKey
     from .._decision.calibration import calibrate_measured
     from .._decision.comparison import apply_fusion, describe
@@ -77,15 +76,16 @@ def calibrate(
     for path in (out, report):
         if path is not None and not os.path.isdir(path.parent):
             raise UsageError(f"there is no folder {path.parent}")
-    opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
+    opened = open_bundle(bundle, allow_unsigned=allow_unsigned)
     signing = SigningKey.load(key) if key is not None else SigningKey.load_or_create()
     names: tuple[str, ...] = ()
     parts: list[TrialSet] = []
     alone: dict[str, list[ModalityTrials]] = {"face": [], "voice": []}
     refused: dict[str, int] = {}
     if data is not None:
+        from .._decision.draw import draw_people
+        from .._pipeline import make_pipeline
         from .._runtime.backends import open_runtime
-        from .._verifier import make_pipeline
 
         people = list_people(data)
         chosen = open_runtime(opened, backend=backend, require=require, precision=precision)
@@ -93,7 +93,7 @@ def calibrate(
         pipeline = make_pipeline(opened, chosen.runtime, make_finder(face_finder))
         names = tuple(sorted({*people["face"], *people["voice"]}))
         captured, refused = embed(pipeline, people, names, cropped=face_cropped)
-        drawn, more = draw(captured, max_attempts)
+        drawn, more = draw_people(captured["face"], captured["voice"], chimeric=False, attempts=max_attempts)
         parts += [drawn] if drawn is not None else []
         for modality, trials in more.items():
             alone[modality].append(trials)
@@ -174,44 +174,22 @@ def embed(
     import numpy as np
 
     from .._decision.draw import CapturedPeople
-    from ..evaluation import embed_captures
-    from .evaluate import Captures
+    from .._measurement import Captures
 
     number = {name: index for index, name in enumerate(names)}
-    encode = Captures(pipeline, seconds=None, cropped=cropped, gate=True)
+    encode = Captures(pipeline, cropped=cropped, gate=True, report=Progress())
     captured, refused = {}, Counter[str]()
     for modality, owners in people.items():
         files = [(name, path) for name, paths in owners.items() for path in paths]
         if not files:
             raise UsageError(f"there are no {modality}s to calibrate on")
         paths = {path: Path(path) for _, path in files}
-        made = embed_captures(list(paths), encode.embed(modality, paths), encode.progress(modality))
+        made = encode.embed(modality, paths)
         usable = made.usable
         owner = np.array([number[name] for name, _ in files], np.int64)
         captured[modality] = CapturedPeople(made.identity[usable], made.pin[usable], owner[usable])
         refused.update(made.refused.values())
     return captured, dict(refused)
-
-
-def draw(
-    captured: dict[str, CapturedPeople], max_attempts: int
-) -> tuple[TrialSet | None, dict[str, ModalityTrials]]:
-    """Attempts of every kind, and by modality those of people who lack the other."""
-    import numpy as np
-
-    from .._decision.draw import draw_modality_trials, draw_trials, with_two
-
-    faces, voices = captured["face"], captured["voice"]
-    able = np.intersect1d(with_two(faces.owner), with_two(voices.owner))
-    drawn = draw_trials(faces, voices, chimeric=False, attempts=max_attempts) if len(able) > 1 else None
-    alone = {}
-    for modality, each in captured.items():
-        trials = draw_modality_trials(each, attempts=max_attempts)
-        # Pairs of people who have both are in the joint trials already.
-        new = ~(np.isin(trials.subject_a, able) & np.isin(trials.subject_b, able))
-        if drawn is None or new.any():
-            alone[modality] = trials if drawn is None else trials.subset(new)
-    return drawn, alone
 
 
 def _apart(trials: Any) -> Any:
@@ -230,13 +208,13 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def _result(bundle: Bundle, fusion: Any, people: int, refused: dict[str, int]) -> dict[str, Any]:
-    strictest = {name: evidence.strictest for name, evidence in fusion.evidence.sets.items()}
+    usual = {name: evidence.usual for name, evidence in fusion.evidence.sets.items()}
     return {
         "bundle": bundle.digest,
         "people": people,
         "refused": refused,
         "subject_pairs": {name: evidence.pairs for name, evidence in fusion.evidence.sets.items()},
-        "default_fmr": {name: None if point is None else point.fmr for name, point in strictest.items()},
+        "default_fmr": {name: None if point is None else point.fmr for name, point in usual.items()},
         "max_attempts": {name: evidence.max_attempts for name, evidence in fusion.evidence.sessions.items()},
     }
 

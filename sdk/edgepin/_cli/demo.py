@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import Progress, emit_json, exit_codes, say
-from .options import FILE, bundle_options, find_bundle, make_finder
+from .options import FILE, bundle_options, make_finder, open_bundle
 
 if TYPE_CHECKING:
     from .._demo import Attempt, Rate
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--people", type=FILE, help="Folder with faces/<name>/… and voices/<name>/… of people to try it on."
+    "--people",
+    type=FILE,
+    help="Folder with faces/<name>/… and voices/<name>/… of people to try it on. Default: packaged rendered people.",
 )
 @click.option("--attempts", default=200, show_default=True, type=click.IntRange(10), help="Of each kind.")
 @bundle_options
@@ -38,26 +40,25 @@ def demo(
 ) -> None:
     """Show the whole story: enroll people, then let right ones, forged ones and strangers try.
 
+    Without options it runs on the packaged starter and on packaged rendered people, and needs nothing else.
+
     Exits with 1 if strangers or half-forged attempts get through more often than the policy promises.
     """
     from .. import _demo
-    from .._bundle.bundle import Bundle
     from .._errors import UsageError
+    from .._starter import PEOPLE, people_calibration
     from .._store.keys import KeyFile
     from .._verifier import Verifier
 
-    path = find_bundle(bundle)
-    if people is None:
-        raise UsageError(
-            "the demo needs people to try it on", hint="edgepin render --out people --people 50 --first 10000"
-        )
-    everyone = _demo.list_people(people)
+    opened = open_bundle(bundle, allow_unsigned=allow_unsigned)
+    everyone = _demo.list_people(people or PEOPLE)
+    calibration = people_calibration(opened) if bundle is None and people is None else None
     progress = Progress()
     with tempfile.TemporaryDirectory(prefix="edgepin-demo-") as folder:
-        opened = Bundle.open(path, allow_unsigned=allow_unsigned)
         verifier = Verifier.open(
             opened,
             Path(folder) / "enrollments.db",
+            calibration=calibration,
             backend=backend,
             require=require,
             precision=precision,
@@ -72,8 +73,8 @@ def demo(
                 )
             say(f"bundle {opened.manifest.name}: {opened.signature}; {verifier.about}")
             say(
-                f"policy: a false match rate of at most {point.fmr:g}, the lowest that its evidence carries "
-                f"({verifier.fusion.evidence.sets['face+voice'].pairs} pairs of people)"
+                f"policy: a false match rate of at most {point.fmr:g}, its default "
+                f"({verifier.fusion.evidence.sets['face+voice'].pairs} pairs of people stand behind it)"
             )
             say()
             enrolled = []

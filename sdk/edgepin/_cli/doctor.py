@@ -30,7 +30,10 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 
 @click.command()
 @click.option(
-    "--bundle", type=FILE, envvar="EDGEPIN_BUNDLE", help="Also check this bundle, and say what would run it."
+    "--bundle",
+    type=FILE,
+    envvar="EDGEPIN_BUNDLE",
+    help="The bundle to check, and to say what would run it. Default: the packaged starter.",
 )
 @click.option(
     "--allow-unsigned", is_flag=True, help="Run the bundle's encoders though no trusted key has signed it."
@@ -82,9 +85,17 @@ def _machine() -> dict[str, Any]:
 
 
 def _open(path: Path | None) -> Bundle | None:
+    """None where there is no bundle: nothing was given, and nothing was packaged."""
     from .._bundle.bundle import Bundle
+    from .._errors import BundleNotFoundError
+    from .._starter import open_starter
 
-    return None if path is None else Bundle.open(path, allow_unsigned=True)
+    if path is not None:
+        return Bundle.open(path, allow_unsigned=True)
+    try:
+        return open_starter()
+    except BundleNotFoundError:
+        return None
 
 
 def _tensorrt() -> dict[str, Any]:
@@ -227,17 +238,19 @@ def _bundle(path: Path | None, opened: Bundle | None) -> dict[str, Any]:
     if opened is None:
         return {
             "path": None,
-            "note": "no packaged starter in this version",
+            "note": "this installation has no packaged starter",
             "mend": "edgepin train --data DIR --out RUN && edgepin export RUN --out site.pin",
         }
     return {
-        "path": str(path),
+        "path": str(opened.path),
+        "packaged": path is None,
         "name": opened.manifest.name,
         "digest": opened.digest,
         "signature": opened.signature,
         "precisions": [name for name in opened.precisions("face") if name in opened.precisions("voice")],
         "evidence": dict(opened.manifest.evidence),
         "restrictions": opened.manifest.usage["restrictions"],
+        "notice": opened.notice,
     }
 
 
@@ -290,10 +303,13 @@ def _print(findings: dict[str, Any]) -> None:
         click.echo(f"bundle   none: {bundle['note']}")
         say(f"         to make one: {bundle['mend']}")
     else:
+        name = bundle["name"] + (" (packaged)" if bundle["packaged"] else "")
         click.echo(
-            f"bundle   {bundle['name']}, {bundle['signature']}, {', '.join(bundle['precisions'])}; "
+            f"bundle   {name}, {bundle['signature']}, {', '.join(bundle['precisions'])}; "
             f"evidence: {bundle['evidence'].get('subject_pairs')} pairs of people; {bundle['restrictions']}"
         )
+        if bundle["notice"] is not None:
+            click.echo(f"         {bundle['notice']}")
 
 
 def _what_runs(runtime: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ from .store_access import Access, store_access
     "--policy-fmr",
     type=float,
     metavar="X",
-    help="The chance to promise for a stranger to be taken for anybody. Default: the lowest that the evidence carries for 1:1.",
+    help="The chance to promise for a stranger to be taken for anybody. Default: that of the bundle's default policy for 1:1.",
 )
 @click.option(
     "--calibration",

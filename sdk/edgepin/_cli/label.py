@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._errors import UsageError
-from .console import emit_json, exit_codes, say
-from .options import FILE, bundle_options, find_bundle, make_finder
+from .console import Progress, emit_json, exit_codes, say
+from .options import FILE, bundle_options, open_pipeline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,13 +43,8 @@ def label(
     by: str,
     repeat_names: bool,
     face_cropped: bool,
-    bundle: Path | None,
-    allow_unsigned: bool,
-    backend: str,
-    require: str | None,
-    precision: str,
-    face_finder: Path | None,
     as_json: bool,
+    **opening: Any,
 ) -> None:
     """Name a folder of faces by voices, or of voices by faces, in the space that both share.
 
@@ -57,6 +52,7 @@ def label(
     Example:
       edgepin label --faces unknown --voices known --by voices --bundle site.pin
     """
+    from .._measurement import Captures
     from .._pins.label import label as label_groups
     from ..evaluation import read_embeddings, unit_rows
 
@@ -72,12 +68,13 @@ def label(
             captures[side] = names, unit_rows(rows)
     wanted = {side: folder for side, folder in folders.items() if folder is not None}
     if wanted:
-        embed = _Embedder(
-            find_bundle(bundle), allow_unsigned, backend, require, precision, face_finder, face_cropped
-        )
+        _, _, pipeline = open_pipeline(shared_space=True, **opening)
+        embedding = Captures(pipeline, cropped=face_cropped, gate=False, report=Progress())
         for side, folder in wanted.items():
-            names, rows, refused[side] = embed(side, folder)
-            captures[side] = names, unit_rows(rows)
+            found = embedding.embed_folder(side.removesuffix("s"), folder)
+            kept = [name for name in found.names if name not in found.refused]
+            captures[side] = kept, unit_rows(found.pin[found.usable])
+            refused[side] = dict(found.refused)
     unnamed = "faces" if by == "voices" else "voices"
     labels = label_groups(*captures[unnamed], *captures[by], one_to_one=not repeat_names)
     for side, codes in refused.items():
@@ -102,46 +99,3 @@ def label(
     say(
         "a cross-modal score names nobody for sure: agreement tells how steady a label is, not how likely it is right"
     )
-
-
-class _Embedder:
-    """Pins of a folder's captures by a bundle whose encoders share a space."""
-
-    def __init__(
-        self,
-        path: Path,
-        allow_unsigned: bool,
-        backend: str,
-        require: str | None,
-        precision: str,
-        face_finder: Path | None,
-        cropped: bool,
-    ) -> None:
-        from .._bundle.bundle import Bundle
-        from .._runtime.backends import open_runtime
-        from .._verifier import make_pipeline
-        from .evaluate import Captures
-
-        opened = Bundle.open(path, allow_unsigned=allow_unsigned)
-        if not opened.manifest.cross_modal:
-            raise UsageError(
-                f"{path} does not compare faces with voices",
-                hint="its encoders were trained without anyone who has both",
-            )
-        chosen = open_runtime(opened, backend=backend, require=require, precision=precision)
-        say(chosen.about)
-        pipeline = make_pipeline(opened, chosen.runtime, make_finder(face_finder))
-        self._captures = Captures(pipeline, seconds=None, cropped=cropped, gate=False)
-
-    def __call__(self, side: str, folder: Path) -> tuple[list[str], Any, dict[str, str]]:
-        from .._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
-        from ..evaluation import embed_captures, list_captures, paths_under
-
-        names = list_captures(folder, ".", IMAGE_SUFFIXES if side == "faces" else SOUND_SUFFIXES)
-        if not names:
-            raise UsageError(f"there are no {side} in {folder}")
-        modality = side.removesuffix("s")
-        embed = self._captures.embed(modality, paths_under(folder, names))
-        found = embed_captures(names, embed, self._captures.progress(modality))
-        kept = [name for name in found.names if name not in found.refused]
-        return kept, found.pin[found.usable], dict(found.refused)

@@ -21,6 +21,7 @@ DEVICE_VERBS = {
     "compile": "edgepin._cli.compile:compile_engines",
     "demo": "edgepin._cli.demo:demo",
     "doctor": "edgepin._cli.doctor:doctor",
+    "embed": "edgepin._cli.embed:embed",
     "enroll": "edgepin._cli.enroll:enroll",
     "evaluate": "edgepin._cli.evaluate:evaluate",
     "identify": "edgepin._cli.identify:identify",

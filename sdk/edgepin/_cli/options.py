@@ -12,12 +12,16 @@ import click
 from .._bundle.bundle import Bundle
 from .._capture.faces import FaceFinder, HaarFinder, YuNetFinder
 from .._decision.policy import Policy
-from .._errors import BundleNotFoundError, EnvironmentFault
-from .._runtime.backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS
+from .._errors import EnvironmentFault, UsageError
+from .._pipeline import make_pipeline
+from .._runtime.backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS, OpenedRuntime, open_runtime
+from .._starter import open_starter
 from .._verifier import Verifier
+from .console import say
 
 if TYPE_CHECKING:
     from .._capture.liveness import LivenessCheck
+    from .._pipeline import Pipeline
     from .store_access import Access
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,7 +60,8 @@ def bundle_options(verb: F, precision: str = "auto") -> F:
                 type=click.Choice(PRECISION_CHOICES),
                 default=precision,
                 show_default=True,
-                help="Which of the bundle's encoders to run. auto: the fastest, measured once on this device.",
+                help="Which of the bundle's encoders to run. auto: the fastest, measured once on this device. highest: the "
+                "highest that the bundle has.",
             ),
             click.option(
                 "--face-finder",
@@ -96,19 +101,35 @@ def store_options(verb: F) -> F:
     return verb
 
 
-def find_bundle(path: Path | None) -> Path:
-    """The bundle to use; there is no packaged starter yet, so without a path this says how to make one."""
-    if path is None:
-        raise BundleNotFoundError(
-            "there is no packaged starter bundle in this version",
-            hint="make one: edgepin train --data DIR --out RUN && edgepin export RUN --out site.pin; "
-            "then give --bundle site.pin",
-        )
-    return path
+def open_bundle(path: Path | None, *, allow_unsigned: bool) -> Bundle:
+    """The bundle at `path`, or without one the packaged starter."""
+    return open_starter() if path is None else Bundle.open(path, allow_unsigned=allow_unsigned)
 
 
 def make_finder(path: Path | None) -> FaceFinder:
     return YuNetFinder(path) if path is not None else HaarFinder()
+
+
+def open_pipeline(
+    *,
+    bundle: Path | None,
+    allow_unsigned: bool,
+    backend: str,
+    require: str | None,
+    precision: str,
+    face_finder: Path | None,
+    shared_space: bool = False,
+) -> tuple[Bundle, OpenedRuntime, Pipeline]:
+    """From what `bundle_options` gave; says what runs. With `shared_space` UsageError unless faces and voices compare."""
+    opened = open_bundle(bundle, allow_unsigned=allow_unsigned)
+    if shared_space and not opened.manifest.cross_modal:
+        raise UsageError(
+            f"{bundle or 'the packaged starter'} does not compare faces with voices",
+            hint="its encoders were trained without anyone who has both",
+        )
+    chosen = open_runtime(opened, backend=backend, require=require, precision=precision)
+    say(chosen.about)
+    return opened, chosen, make_pipeline(opened, chosen.runtime, make_finder(face_finder))
 
 
 def decision_options(verb: F) -> F:
@@ -125,7 +146,8 @@ def decision_options(verb: F) -> F:
                 "--policy-fmr",
                 type=float,
                 metavar="X",
-                help="The false match rate to promise, such as 0.001. Default: the lowest that the evidence carries.",
+                help="The false match rate to promise, such as 0.001. Default: the lowest that the evidence carries and that "
+                "rejects at most a third of the right attempts.",
             ),
             click.option(
                 "--calibration",
@@ -180,7 +202,7 @@ def open_verifier(
     store_must_exist: bool = False,
 ) -> Verifier:
     """A verifier from what `bundle_options`, `store_access` and `decision_options` gave."""
-    opened = Bundle.open(find_bundle(bundle), allow_unsigned=allow_unsigned)
+    opened = open_bundle(bundle, allow_unsigned=allow_unsigned)
     policy = Policy(
         fmr=policy_fmr,
         allow_face_alone=not no_face_alone,

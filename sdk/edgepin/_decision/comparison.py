@@ -43,7 +43,7 @@ def apply_fusion(fusion: Fusion, trials: TrialSet, alone: Alone | None = None) -
 
 
 def describe(fusion: Fusion, measured: Mapping[str, MeasuredSet]) -> dict[str, Any]:
-    """By modality set: `point` (the strictest that the fusion's evidence carries), `fnmr`, `fmr` by kind of impostor
+    """By modality set: `point` (the default policy's), `fnmr`, `fmr` by kind of impostor
     at it, `eer`, `min_dcf`, `cllr`, `min_cllr`, and `det`, rows of threshold, FMR of the worst kind, FNMR.
 
     FNMR and FMR count the floors. Intervals are `rate`, `low`, `high`: 95 %, by subject bootstrap.
@@ -75,7 +75,7 @@ def det_points(measured: MeasuredSet, points: int = DET_POINTS) -> list[tuple[fl
 
 def _describe(name: str, fusion: Fusion, measured: MeasuredSet) -> dict[str, Any]:
     genuine = measured.kind == GENUINE
-    point = fusion.evidence.sets[name].strictest
+    point = fusion.evidence.sets[name].usual
     used = _thinned(len(genuine))
     sides = (measured.subject_a[used], measured.subject_b[used])
 

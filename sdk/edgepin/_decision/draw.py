@@ -106,6 +106,25 @@ def draw_modality_trials(
     return ModalityTrials(_dots(captured.identity, first, captured.identity, rows[:, 1:][there]), *sides)
 
 
+def draw_people(
+    faces: CapturedPeople, voices: CapturedPeople, *, chimeric: bool, attempts: int = DEFAULT_ATTEMPTS
+) -> tuple[TrialSet | None, dict[str, ModalityTrials]]:
+    """Attempts of every kind, and by modality those of people who lack the other, or have too little of it.
+
+    None where not even two people have two captures of each.
+    """
+    able = np.intersect1d(with_two(faces.owner), with_two(voices.owner))
+    joint = draw_trials(faces, voices, chimeric=chimeric, attempts=attempts) if len(able) > 1 else None
+    alone = {}
+    for modality, each in (("face", faces), ("voice", voices)):
+        trials = draw_modality_trials(each, attempts=attempts)
+        # Pairs of people who have both are in the joint trials already.
+        new = ~(np.isin(trials.subject_a, able) & np.isin(trials.subject_b, able))
+        if joint is None or new.any():
+            alone[modality] = trials if joint is None else trials.subset(new)
+    return joint, alone
+
+
 def with_two(owner: IntArray) -> IntArray:
     """The people who have two captures at least."""
     people, counts = np.unique(owner, return_counts=True)

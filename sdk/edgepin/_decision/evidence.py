@@ -26,11 +26,13 @@ from .._json_fields import count, fields, flag, items, number, rounded_above
 FloatArray = NDArray[np.float64]
 
 FMR_LADDER = (
-    0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6, 2e-6, 1e-6,
+    0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6, 2e-6, 1e-6,
 )  # fmt: skip
 """The FMRs at which thresholds are kept. A policy between two of them gets the stricter one's threshold."""
 MAX_SESSION_ATTEMPTS = 5
 """The most attempts of a session: NIST SP 800-63B-4 allows as many failures in a row without a wait."""
+USUAL_FNMR = 1 / 3
+"""The most genuine attempts that the policy may reject which nobody asked for: `SetEvidence.usual`."""
 CONFIDENCE = 0.95
 """Of the one-sided upper bound on an FMR."""
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -171,6 +173,16 @@ class SetEvidence:
     def strictest(self) -> OperatingPoint | None:
         """The point of the lowest FMR that the evidence carries; `None` if it carries none."""
         return self.points[-1] if self.points else None
+
+    @property
+    def usual(self) -> OperatingPoint | None:
+        """What holds where nothing is asked for: the point of the lowest FMR at which at most a third of the genuine attempts are
+        rejected, or of the highest FMR if none is so kind; `None` if the evidence carries no FMR.
+
+        The last rungs that little evidence carries lie beyond its highest impostor, where nobody passes.
+        """
+        kind = [point for point in self.points if point.fnmr <= USUAL_FNMR]
+        return kind[-1] if kind else next(iter(self.points), None)
 
     def at(self, fmr: float) -> OperatingPoint | None:
         """The loosest point that keeps `fmr`; `None` if the evidence carries none so strict."""

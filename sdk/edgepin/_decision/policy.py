@@ -25,7 +25,8 @@ class Policy:
     """What an operator asks for.
 
     `fmr`: the highest false match rate allowed, a fraction in (0, 1); by default the strictest that the
-    evidence carries. `allow_face_alone`: let a face decide without a voice, by its own calibration; on.
+    evidence carries and at which at most a third of the right attempts are rejected (`SetEvidence.usual`).
+    `allow_face_alone`: let a face decide without a voice, by its own calibration; on.
     `allow_voice_alone`: accept a voice with no face; off, since NIST SP 800-63B-4 forbids
     voice as the authenticating biometric. `allow_cross_modal_alone`: compare an enrolled face with a voice
     only, or the reverse; off, and refused by every fusion of this version, because none has evidence for it.
@@ -114,7 +115,7 @@ class Verdict:
 def resolve(policy: Policy, fusion: Fusion) -> ResolvedPolicy:
     """Hold `policy` against the fusion's evidence.
 
-    With `policy.fmr` unset every modality set gets the strictest FMR that its own evidence carries. A given
+    With `policy.fmr` unset every modality set gets the usual FMR of its own evidence (`SetEvidence.usual`). A given
     FMR gets the loosest one of the ladder that keeps it; if face and voice together do not carry it,
     `PolicyError`; if a modality alone does not, that modality alone is refused and the reason kept.
     """
@@ -137,7 +138,7 @@ def resolve_set(policy: Policy, name: str, evidence: SetEvidence | None) -> Reso
         return ResolvedSet(None, Reason(f"{name}_alone_not_allowed", text))
     if evidence is None:
         return ResolvedSet(None, Reason("no_calibration", f"{name}: there is no evidence for such sessions"))
-    point = evidence.strictest if policy.fmr is None else evidence.at(policy.fmr)
+    point = evidence.usual if policy.fmr is None else evidence.at(policy.fmr)
     if point is not None:
         return ResolvedSet(point)
     if name == FACE_AND_VOICE:
@@ -223,7 +224,7 @@ def _too_strict(evidence: SetEvidence, fmr: float | None) -> PolicyError:
             f"{evidence.pairs} distinct subject pairs carry no false match rate at all",
             hint="calibrate on more people or better captures (edgepin calibrate)",
         )
-    if fmr is None:  # then the strictest would have been taken
+    if fmr is None:  # then the usual one would have been taken
         fmr = strictest.fmr
     return PolicyError(
         f"an FMR of {fmr:g} is stricter than the evidence: {evidence.pairs} distinct subject pairs "

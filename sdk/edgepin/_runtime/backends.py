@@ -34,7 +34,8 @@ REQUIREMENTS = {
     "gpu": ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda"),
 }
 """What `require` admits. Under each, no part of an encoder may run on the processor."""
-PRECISION_CHOICES = (AUTO, *PRECISIONS)
+HIGHEST = "highest"
+PRECISION_CHOICES = (AUTO, HIGHEST, *PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def open_runtime(
         bundle: a checked bundle.
         backend: one of `BACKENDS`; any but `auto` runs or raises.
         require: `tensorrt` or `gpu`: what may run at all.
-        precision: one of `PRECISION_CHOICES`; `auto` takes the fastest that the bundle has in both modalities, measured
-            once for each bundle, backend and device.
+        precision: one of `PRECISION_CHOICES`; `auto` takes the fastest that the bundle has, measured once for each
+            bundle, backend and device; `highest` the highest that the bundle has, whatever runs it.
         engines, measurements: by default this user's.
 
     Raises:
@@ -173,12 +174,16 @@ def _precisions(bundle: Bundle, precision: str) -> tuple[str, ...]:
         raise UsageError(
             f"there is no precision {precision!r}", hint=f"choose one of: {', '.join(PRECISION_CHOICES)}"
         )
+    here = bundle.precisions(MODALITIES[0])  # both modalities have the same
     if precision == AUTO:
-        return tuple(
-            name for name in PRECISIONS if all(name in bundle.precisions(modality) for modality in MODALITIES)
+        return here
+    if precision == HIGHEST:
+        return (bundle.highest_precision,)
+    if precision not in here:
+        raise UsageError(
+            f"the bundle has no {precision} encoders",
+            hint=f"there is {', '.join(here)}; `highest` takes the highest that there is",
         )
-    for modality in MODALITIES:
-        bundle.model(modality, precision)  # raises where the bundle lacks it
     return (precision,)
 
 

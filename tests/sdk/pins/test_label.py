@@ -183,3 +183,6 @@ def test_the_command_labels_folders_with_a_bundle(device: Path, pins: Pins, tmp_
     assert [one["group"] for one in value["labels"]] == ["p1", "p2", "p3"]
     assert sorted(one["name"] for one in value["labels"]) == ["p1", "p2", "p3"]
     assert value["refused"]["faces"] == {"p1/broken.png": "damaged"}
+    (tmp_path / "faces" / "p1" / "broken.png").unlink()
+    without = json.loads(invoke(*arguments, "--bundle", site, "--allow-unsigned", "--json").stdout)
+    assert without["labels"] == value["labels"], "what was refused has no part in it"
