@@ -51,6 +51,10 @@ def write_card(manifest: Manifest, fusion: Fusion, missing: Mapping[str, Sequenc
         f"{evidence['people']} people ({evidence['origin']}), {evidence['subject_pairs']} distinct pairs of them. "
         "By the rule of three no lower false match rate than 3 over that number can be promised.",
     ]
+    for modality, alone in evidence.get("alone", {}).items():
+        lines.append(
+            f"Evidence for deciding by the {modality} alone: {alone['subject_pairs']} pairs of {alone['people']} people."
+        )
     if evidence["chimeric"]:
         lines.append(
             "These people are **chimeric**: one person's face was given another's voice. That tells how the "

@@ -41,6 +41,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--chimeric", is_flag=True, help="The pairs are made up: one person's face with another's voice."
 )
+@click.option(
+    "--further",
+    is_flag=True,
+    help="Who is in these folders and in no pair was not trained on either: evidence for one modality alone.",
+)
 @click.option("--face-cropped", is_flag=True, help="The calibration images are face crops already.")
 @click.option(
     "--allow-missing",
@@ -79,6 +84,7 @@ def export(
     calibration_voices: Path | None,
     pairs: Path | None,
     chimeric: bool,
+    further: bool,
     face_cropped: bool,
     allow_missing: tuple[str, ...],
     qat: Any,
@@ -133,7 +139,14 @@ def export(
         )
     corpus = {} if loaded is None else loaded.corpus
     people = _people(
-        corpus, calibration, calibration_faces, calibration_voices, pairs, chimeric, face_cropped
+        corpus,
+        calibration,
+        calibration_faces,
+        calibration_voices,
+        pairs,
+        chimeric=chimeric,
+        further=further,
+        cropped=face_cropped,
     )
     if loaded is None or foreign.given:
         made, spec = export_with_foreign(
@@ -206,7 +219,9 @@ def _people(
     faces: Path | None,
     voices: Path | None,
     pairs: Path | None,
+    *,
     chimeric: bool,
+    further: bool,
     cropped: bool,
 ) -> CalibrationPeople:
     """Who to calibrate on: those given, else those that the training held out."""
@@ -224,9 +239,7 @@ def _people(
         names = list(list_captures(voices, SOUND_SUFFIXES))
         known = set(list_captures(faces, IMAGE_SUFFIXES))
         wanted = match_people(names, known, read_pairs(pairs) if pairs else None)
-        return CalibrationPeople(
-            faces, voices, wanted, cropped, chimeric, "given, not trained on", further=True
-        )
+        return CalibrationPeople(faces, voices, wanted, cropped, chimeric, "given, not trained on", further)
     sources, held_out = corpus.get("sources"), corpus.get("held_out")
     if faces or voices or not sources or not held_out:
         raise UsageError(

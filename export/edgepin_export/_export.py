@@ -296,7 +296,7 @@ def _evidence(fusion: Fusion, people: CalibrationPeople, prepared: Prepared) -> 
         "captures": {"face": len(prepared.faces), "voice": len(prepared.voices), "refused": prepared.refused},
         "alone": {
             modality: {
-                "people": fusion.evidence.sets[modality].people,
+                "people": fusion.evidence.sets[modality].kinds["stranger"].people,
                 "subject_pairs": fusion.evidence.sets[modality].pairs,
                 "captures": len(batches),
             }

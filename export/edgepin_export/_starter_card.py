@@ -26,10 +26,10 @@ _CARD = """\
 
 ## Figures on people who are in no data above
 
-Nothing was chosen by these. Voices: the first 3 s of clips of 14 speakers. Faces: tight 64x64 crops of 700 people. Fused: the
-speakers, each with somebody else's face of the same sex (**chimeric**: this measures the decision, and not whether faces
-and voices go together). Impostors are strangers where no other kind is named. Cllr, in bits: what the calibration, which ten
-other people gave, costs on these, and the least that it could.
+Nothing was chosen by these. Voices: the first {seconds:g} s of clips of {speakers} speakers. Faces: tight crops of {people}
+people. Fused: the speakers, each with somebody else's face of the same sex (**chimeric**: this measures the decision, and not
+whether faces and voices go together). Impostors are strangers where no other kind is named. Cllr, in bits: what the
+calibration on other people costs on these, and the least that it could.
 
 | | form | EER | Cllr | lowest Cllr | genuine, impostor trials |
 |---|---|---|---|---|---|
@@ -56,7 +56,7 @@ and still too narrow. The face trials do not say it.
     {command}
 
 Distilled from {face} (faces) and {voice} (voices), which only training
-needs: none of their weights are here. Rendered people were a tenth of each batch.
+needs: none of their weights are here. Rendered people were a part of each batch.
 
 ## What it must not be used for
 
@@ -66,15 +66,21 @@ needs: none of their weights are here. Rendered people were a tenth of each batc
 - Saying anything of a person but whether they are the enrolled one: not their sex, age, origin, health or mood.
 - Anybody who did not agree to it, and children: there are hardly any among those it learned from.
 
-It treats groups of people differently, as the figures show, and nothing is known of those it never met: its faces are mostly
-of public figures in news photographs of the early 2000s, its voices read English audiobooks. Calibrate on your own people, and
-look at their groups (`edgepin calibrate`, `edgepin evaluate verification --groups`).
+It treats groups of people differently, as the figures show, and nothing is known of those it never met: its faces (LFWcrop) are
+mostly of public figures in news photographs of the early 2000s, its voices (LibriSpeech) read English audiobooks. Calibrate on
+your own people, and look at their groups (`edgepin calibrate`, `edgepin evaluate verification --groups`).
 """
 
 
-def starter_sections(figures: Figures, *, command: str, face: str, voice: str) -> str:
-    """Markdown, to follow the card of the bundle. `face`, `voice`: the teachers; `command`: what makes a starter."""
+def starter_sections(figures: Figures, *, seconds: float, command: str, face: str, voice: str) -> str:
+    """Markdown, to follow the card of the bundle.
+
+    `seconds`: what was taken of each voice; `face`, `voice`: the teachers; `command`: what made the encoders.
+    """
     return _CARD.format(
+        seconds=seconds,
+        speakers=next(iter(figures["voice"].values()))["people"],
+        people=next(iter(figures["face"].values()))["people"],
         rows="\n".join(_rows(figures)),
         kinds="\n".join(_kinds(figures)),
         policy=_policy(figures),

@@ -9,7 +9,10 @@ form of the encoders; in OUT the same with INT8 alone, its digest, which the pac
 from __future__ import annotations
 
 import dataclasses
+import json
+import platform
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from edgepin._decision.trials import subject_of
 from edgepin._errors import UsageError
 from edgepin._measurement import Captures, measure_fused, measure_modality
 from edgepin._pipeline import make_pipeline
-from edgepin._runtime.backends import open_runtime
+from edgepin._runtime.backends import open_runtime, processor
 from edgepin._safe_files import write_atomic
 from edgepin.evaluation import fused_trials, read_chimeras, read_groups, read_trials
 from edgepin_training.checkpoint import load_run
@@ -48,7 +51,7 @@ CALIBRATION_PEOPLE, CALIBRATION_CAPTURES, CALIBRATION_FIRST = 60, 4, 20_000
 """Other ones, on whom the demo's calibration is fitted."""
 
 
-def make_bundle(run: Path, data: Path, out: Path, *, progress: Progress) -> Bundle:
+def make_bundle(run: Path, data: Path, out: Path, *, command: str, progress: Progress) -> Bundle:
     """Exports the run, calibrated on DATA's calibration people, with a card that has its figures on the evaluation people."""
     loaded = load_run(run)
     people = CalibrationPeople(
@@ -74,7 +77,8 @@ def make_bundle(run: Path, data: Path, out: Path, *, progress: Progress) -> Bund
     distilled = loaded.corpus["distilled"]
     card = write_card(manifest, made.fusion, made.missing) + starter_sections(
         figures,
-        command="make starter DATA=data",
+        seconds=SECONDS,
+        command=command,
         face=distilled["face"]["teacher"],
         voice=distilled["voice"]["teacher"],
     )
@@ -94,10 +98,20 @@ def measure(bundle: Bundle, data: Path, precision: str, *, progress: Progress) -
     sexes = read_groups(data / "librispeech" / "speakers.tsv", "sex")
     spoken = read_trials(trials / "voice.txt")
     sets = fused_trials(spoken, voices, faces, read_chimeras(trials / "chimeras.tsv"))
+    shown = read_trials(trials / "face.txt")
     return {
-        "voice": measure_modality(fusion, captures, "voice", voices, spoken, sexes),
-        "face": measure_modality(fusion, captures, "face", faces, read_trials(trials / "face.txt")),
-        "fused": measure_fused(fusion, captures, sets, voices, faces, sexes),
+        "voice": {
+            "people": len(set(map(subject_of, spoken.names))),
+            **measure_modality(fusion, captures, "voice", voices, spoken, sexes),
+        },
+        "face": {
+            "people": len(set(map(subject_of, shown.names))),
+            **measure_modality(fusion, captures, "face", faces, shown),
+        },
+        "fused": {
+            "people": len(sets.people),
+            **measure_fused(fusion, captures, sets, voices, faces, sexes),
+        },
     }
 
 
@@ -153,19 +167,42 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the package."
 )
+@click.option("--command", default="make starter DATA=data", help="What made it, for the card.")
+@click.option(
+    "--json", "results", type=click.Path(dir_okay=False, path_type=Path), help="Also write all figures here."
+)
 @exit_codes
-def main(run: Path, data: Path, out: Path) -> None:
+def main(run: Path, data: Path, out: Path, command: str, results: Path | None) -> None:
     """Export the run RUN, measure it, and write what the package holds."""
     out.mkdir(parents=True, exist_ok=True)
-    bundle = make_bundle(run, data, run / "starter.pin", progress=Bar())
+    bundle = make_bundle(run, data, run / "starter.pin", command=command, progress=Bar())
     digest = slim_bundle(bundle, out / "starter.pin", ["int8"], portable=False, signing_key=None)
     write_atomic(out / "starter.digest", [f"{digest}\n".encode()])
     fusion = calibrate_on_rendered(bundle, progress=Bar())
-    write_atomic(out / "people.calibration.json", [_canonical_json.encode(fusion.to_json())])
+    write_atomic(
+        out / "people.calibration.json",
+        [_canonical_json.encode({"bundle": digest, "fusion": fusion.to_json()})],
+    )
     write_people(out / "people")
     point = fusion.evidence.sets["face+voice"].usual
     say(f"rendered people: {point}")
     figures = bundle.manifest.evidence["trials"]
+    if results is not None:
+        manifest = bundle.manifest
+        told = {
+            "what": "the packaged starter on people who are in none of its data",
+            "digest": digest,
+            "machine": {"processor": processor(), "python": platform.python_version()},
+            "versions": {
+                name: version(name) for name in ("edgepin", "numpy", "onnxruntime", "torch", "onnx")
+            },
+            "command": command,
+            "training": manifest.training,
+            "calibration": {name: value for name, value in manifest.evidence.items() if name != "trials"},
+            "accuracy": manifest.accuracy,
+            "trials": figures,
+        }
+        write_atomic(results, [(json.dumps(told, indent=1) + "\n").encode()])
     for modality, forms in figures.items():
         one = forms["int8"]
         say(

@@ -230,12 +230,12 @@ class Enrollment:
 
 
 def lookalikes(verifier: Verifier, subject: str, templates: Mapping[str, Template]) -> tuple[str, ...]:
-    """Ids whose templates this policy would take for the same person's, by any modality alone that may decide."""
+    """Ids whose templates are like the same person's, at the strictest threshold that the evidence carries."""
     index, found = verifier.templates_in_memory(), set()
     for modality, template in templates.items():
         probe = {modality: Embedding(template.identity.mean(axis=0), template.pin.mean(axis=0))}
         llr, captured = index.llrs(probe, verifier.fusion)
-        # Whatever the policy accepts by one modality, the evidence's strictest threshold tells alike from other.
+        # A looser one would report somebody for nearly every new enrollment, as it is asked of everybody.
         point = verifier.fusion.evidence.sets[captured].strictest
         if point is not None:
             found |= {index.subjects[i] for i in np.flatnonzero(llr >= point.threshold)}

@@ -19,6 +19,8 @@ LEARNED_CAPTURES = 10
 """Captures of a modality up to which a template grows."""
 LEARNING_MARGIN = 10.0
 """How many times stricter a false match rate an attempt must reach for its captures to enter the template."""
+LEARNING_FMR = 0.01
+"""The loosest false match rate at which anything is learned, whatever the policy is."""
 
 
 def learn(
@@ -33,7 +35,9 @@ def learn(
         return
     if set(captures) != {FACE, VOICE} or decision.scores.captured != FACE_AND_VOICE:
         return
-    point = verifier.fusion.evidence.sets[FACE_AND_VOICE].at(decision.fmr / LEARNING_MARGIN)
+    point = verifier.fusion.evidence.sets[FACE_AND_VOICE].at(
+        min(decision.fmr / LEARNING_MARGIN, LEARNING_FMR)
+    )
     if point is None or not verifier.fusion.llr(decision.scores) >= point.threshold:
         return
     grown = {}

@@ -125,6 +125,36 @@ def test_what_may_be_missing_is_left_out_and_the_bundle_says_so(call, tmp_path, 
 
 
 @pytest.mark.usefixtures("exported_before")
+def test_faces_without_a_voice_are_evidence_for_deciding_by_the_face_alone(call, runs, tmp_path):
+    faces = tmp_path / "faces"
+    shutil.copytree(runs[1] / "faces", faces)
+    for number, folder in enumerate(sorted(faces.iterdir())[:3]):
+        shutil.copytree(folder, faces / f"unheard-{number}")
+    for path in sorted((faces / "unheard-2").iterdir())[1:]:
+        path.unlink()  # one picture makes pairs with others', though no genuine one
+    result = call("--calibration-faces", faces, "--further")
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "a.pin")
+    evidence, sets = bundle.manifest.evidence, bundle.manifest.fusion["evidence"]["sets"]
+    assert (evidence["people"], evidence["subject_pairs"]) == (10, 45)
+    assert evidence["alone"] == {"face": {"people": 13, "subject_pairs": 78, "captures": 5}}
+    assert sets["face"]["kinds"]["stranger"]["pairs"] == 78
+    assert (
+        sets["voice"]["kinds"]["stranger"]["pairs"] == sets["face+voice"]["kinds"]["stranger"]["pairs"] == 45
+    )
+    assert "by the face alone: 78 pairs of 13 people" in bundle.card
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_people_beyond_the_pairs_are_left_alone_unless_they_are_asked_for(call, runs, tmp_path):
+    faces = tmp_path / "faces"
+    shutil.copytree(runs[1] / "faces", faces)
+    shutil.copytree(next(faces.iterdir()), faces / "perhaps-trained-on")
+    assert call("--calibration-faces", faces).exit_code == 0
+    assert Bundle.open(tmp_path / "a.pin").manifest.evidence["alone"] == {}
+
+
+@pytest.mark.usefixtures("exported_before")
 def test_fp32_that_is_not_the_trained_encoder_is_never_let_through(call, tmp_path, monkeypatch):
     monkeypatch.setattr("edgepin_export._export._embed_trained", _turned)
     result = call("--qat", "never", *(f"--allow-missing={name}" for name in ("fp16", "int8", "portable")))

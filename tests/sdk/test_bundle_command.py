@@ -50,8 +50,8 @@ def test_inspect_tells_everything_that_a_bundle_says(device: Path, pins: Pins) -
     bundle = Bundle.open(pins.site)
     assert about.keys() == {
         "schema", "path", "name", "digest", "signature", "key_id", "format_version", "created_by", "members",
-        "precisions", "portable_voice", "embedding_dim", "cross_modal", "log_mel", "face", "policies", "evidence",
-        "accuracy", "fusion", "training", "usage", "card",
+        "precisions", "portable_voice", "embedding_dim", "cross_modal", "log_mel", "face", "policies", "default_fmr",
+        "evidence", "accuracy", "fusion", "training", "usage", "card",
     }  # fmt: skip
     assert about["schema"] == "edgepin.bundle/1"
     assert (about["name"], about["digest"], about["signature"]) == ("tiny", bundle.digest, "trusted")
@@ -61,6 +61,16 @@ def test_inspect_tells_everything_that_a_bundle_says(device: Path, pins: Pins) -
     assert about["precisions"] == {"face": ["fp32"], "voice": ["fp32"]}
     assert about["log_mel"] == bundle.manifest.log_mel.to_json()
     assert about["policies"][-1].keys() == {"fmr", "threshold", "fnmr"}
+    assert about["default_fmr"] in [point["fmr"] for point in about["policies"]]
+
+
+def test_inspect_marks_the_default_that_is_decided_by(
+    device: Path, pins: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepin._decision.evidence.USUAL_FNMR", -1.0)  # none is so kind: the loosest
+    lines = [line for line in invoke("bundle", "inspect", pins.site).stdout.splitlines() if "default" in line]
+    assert len(lines) == 1
+    assert "at most 0.3:" in lines[0]
 
 
 def test_inspect_shows_a_person_the_same(device: Path, pins: Pins) -> None:

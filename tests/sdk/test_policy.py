@@ -80,6 +80,12 @@ def test_default_goes_no_stricter_than_two_in_three_right_attempts_bear(
     assert decide(GENUINE, changed, resolve(Policy(fmr=0.05), changed)).fmr == 0.05
 
 
+@pytest.mark.parametrize(("asked", "given"), [(0.3 / 3, 0.1), (0.3 / 6, 0.05)])
+def test_a_part_of_a_step_that_is_a_step_is_that_step(fusion: Fusion, asked: float, given: float) -> None:
+    assert asked < given  # by rounding alone
+    assert decide(GENUINE, fusion, resolve(Policy(fmr=asked), fusion)).fmr == given
+
+
 @pytest.mark.parametrize(
     ("asked", "given"), [(0.9, 0.3), (0.25, 0.2), (0.1, 0.1), (0.07, 0.05), (0.01, 0.01)]
 )

@@ -32,8 +32,7 @@ from edgepin import (
     Verifier,
 )
 from edgepin._decision.fusion import Fusion
-from edgepin._pipeline import Pipeline
-from edgepin._verifier import open_pipeline
+from edgepin._pipeline import make_pipeline
 
 from .conftest import DATA, Pins
 from .synthetic_captures import RATE, picture, png, voice, write_voice
@@ -282,13 +281,12 @@ def test_an_encoder_that_answers_no_number_is_an_error_and_no_acceptance(
     pins: Pins, tmp_path: Path, value: float, modality: str, head: str
 ) -> None:
     bundle = Bundle.open(pins.site)
-    sound = open_pipeline(bundle)
     fusion = Fusion.from_json(bundle.manifest.fusion)
     with (
         Store.open(tmp_path / "b.db", KEY, bundle.digest) as store,
         Guard.open(tmp_path / "b.db.guard", store) as guard,
     ):
-        pipeline = Pipeline(Broken(1 / 16, modality, head), sound.finder, sound.face_spec, sound.log_mel.spec)
+        pipeline = make_pipeline(bundle, Broken(1 / 16, modality, head))
         verifier = Verifier(pipeline, store, fusion, guard)
         enroll(verifier, "ada", ADA)
         assert attempt(verifier, "ada", EVE, EVE).accepted  # this runtime takes everyone for everyone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ class BundleVerification:
 
     @property
     def trusted(self) -> bool:
-        """Whether a key that this machine trusts has signed it."""
-        return self.bundle is not None and self.bundle.signature == "trusted"
+        """Whether a key that this machine trusts has signed it, or its digest is vouched for."""
+        return self.bundle is not None and self.bundle.signature in ("trusted", "pinned")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `signature`, `key_id`, `name` and `digest` are null where opening failed."""
@@ -58,7 +59,9 @@ class BundleVerification:
         }
 
 
-def verify_bundle(path: str | os.PathLike[str]) -> BundleVerification:
+def verify_bundle(
+    path: str | os.PathLike[str], *, trusted_digests: Collection[str] = ()
+) -> BundleVerification:
     """Does all checks on a bundle, trusted or not.
 
     A bundle that fails is answered, not raised. Raises `EnvironmentFault` if the file is not there or cannot be
@@ -67,7 +70,9 @@ def verify_bundle(path: str | os.PathLike[str]) -> BundleVerification:
     passed: list[str] = []
     bundle: Bundle | None = None
     try:
-        bundle = open_checked(path, allow_unsigned=True, passed=passed.append)
+        bundle = open_checked(
+            path, allow_unsigned=True, trusted_digests=trusted_digests, passed=passed.append
+        )
         Fusion.from_json(bundle.manifest.fusion)
         passed.append("fusion")
     except BundleError as error:
@@ -78,6 +83,8 @@ def verify_bundle(path: str | os.PathLike[str]) -> BundleVerification:
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """Everything that a bundle says, as plain values. Raises `BundleError` if its fusion cannot be read."""
     manifest, sizes = bundle.manifest, bundle.sizes
+    fusion = Fusion.from_json(manifest.fusion)
+    usual = fusion.evidence.sets[FACE_AND_VOICE].usual
     return {
         "path": str(bundle.path),
         "name": manifest.name,
@@ -93,7 +100,8 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "cross_modal": manifest.cross_modal,
         "log_mel": manifest.log_mel.to_json(),
         "face": manifest.face.to_json(),
-        "policies": _policies(Fusion.from_json(manifest.fusion)),
+        "policies": _policies(fusion),
+        "default_fmr": None if usual is None else usual.fmr,
         "evidence": dict(manifest.evidence),
         "accuracy": dict(manifest.accuracy),
         "fusion": dict(manifest.fusion),

@@ -11,12 +11,15 @@ from typing import Any
 import click
 
 from .._bundle.manifest import PRECISIONS
+from .._starter import BUNDLE as STARTER
+from .._starter import is_starter, open_starter, starter_digest
 from .console import emit_json, exit_codes, say
 from .options import FILE
 
 INTEGRITY = 5
 TRUST_IN_WORDS = {
     "trusted": "by a key that this machine trusts",
+    "pinned": "packaged with this version, which vouches for it by its digest",
     "unknown-key": "by a key that this machine does not know: it proves nothing here",
     "unsigned": "unsigned: nobody vouches for it",
 }
@@ -28,43 +31,49 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("path", metavar="FILE", type=FILE)
+@click.argument("path", metavar="[FILE]", type=FILE, required=False)
+@click.option("--card", is_flag=True, help="Print the model card alone, as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @exit_codes
-def inspect(path: Path, as_json: bool) -> None:
-    """Say what a bundle is and what it promises. Runs nothing of it.
+def inspect(path: Path | None, card: bool, as_json: bool) -> None:
+    """Say what a bundle is and what it promises. Runs nothing of it. Without FILE it is the packaged starter.
 
     Shows bundles that are not trusted, and says so. A damaged one is an error (5).
 
     \b
     Examples:
+      edgepin bundle inspect --card
       edgepin bundle inspect site.pin
       edgepin bundle inspect site.pin --json | jq .evidence
     """
     from .._bundle.bundle import Bundle
     from .._bundle.report import describe_bundle
 
-    about = describe_bundle(Bundle.open(path, allow_unsigned=True))
+    opened = open_starter() if path is None or is_starter(path) else Bundle.open(path, allow_unsigned=True)
+    if card:
+        click.echo(opened.card.rstrip())
+        return
+    about = describe_bundle(opened)
     if as_json:
         emit_json("bundle", about)
         return
     for line in _lines(about):
         click.echo(line)
-    if about["signature"] != "trusted":
+    if about["signature"] not in ("trusted", "pinned"):
         say(
             f"note: the bundle is {_signature_in_words(about)}; all of the above is only what it says of itself"
         )
 
 
 @bundle.command()
-@click.argument("path", metavar="FILE", type=FILE)
+@click.argument("path", metavar="[FILE]", type=FILE, required=False)
 @click.option(
     "--allow-unsigned", is_flag=True, help="Exit with 0 if it is intact, whoever signed it or did not."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what became of the checks as JSON.")
 @exit_codes
-def verify(path: Path, allow_unsigned: bool, as_json: bool) -> None:
-    """Check a bundle: is every byte as its maker wrote it, and is the maker trusted?
+def verify(path: Path | None, allow_unsigned: bool, as_json: bool) -> None:
+    """Check a bundle: is every byte as its maker wrote it, and is the maker trusted? Without FILE it is the packaged starter.
 
     Exits with 0 if both are so, and with 5 if not. Runs nothing of it.
 
@@ -76,7 +85,8 @@ def verify(path: Path, allow_unsigned: bool, as_json: bool) -> None:
     from .._bundle.report import verify_bundle
     from .._bundle.signing import how_to_trust
 
-    result = verify_bundle(path)
+    path = path or STARTER
+    result = verify_bundle(path, trusted_digests=(starter_digest(),) if is_starter(path) else ())
     good = result.intact and (result.trusted or allow_unsigned)
     values = result.to_json()
     if as_json:
@@ -278,10 +288,11 @@ def _lines(about: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"{'' if number else 'policy':11} false match rate at most {point['fmr']:g}: LLR from {point['threshold']:+.2f}, "
             f"rejects {100 * point['fnmr']:.1f} % of right people"
-            + (" (the default)" if number + 1 == len(policies) else "")
+            + (" (the default)" if point["fmr"] == about["default_fmr"] else "")
         )
     for title in ("evidence", "accuracy", "training", "usage"):
-        rows = list(_flat(about[title]))
+        # The card has the figures on trials as tables.
+        rows = [(key, value) for key, value in _flat(about[title]) if not key.startswith("trials.")]
         for number, (key, value) in enumerate(rows or [("", "not stated")]):
             label = title if number == 0 else ""
             yield f"{label:11} {key + ': ' if key else ''}{value}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--people",
     type=FILE,
-    help="Folder with faces/<name>/… and voices/<name>/… of people to try it on. Default: packaged rendered people.",
+    help="Folder with faces/<name>/… and voices/<name>/… of people to try it on. Default, with the starter: packaged ones.",
 )
 @click.option("--attempts", default=200, show_default=True, type=click.IntRange(10), help="Of each kind.")
 @bundle_options
@@ -46,13 +46,19 @@ def demo(
     """
     from .. import _demo
     from .._errors import UsageError
-    from .._starter import PEOPLE, people_calibration
+    from .._starter import PEOPLE, is_starter, people_calibration
     from .._store.keys import KeyFile
     from .._verifier import Verifier
 
     opened = open_bundle(bundle, allow_unsigned=allow_unsigned)
+    packaged = bundle is None or is_starter(bundle)
+    if people is None and not packaged:
+        raise UsageError(
+            "the packaged people are drawn, and this bundle's threshold is for others",
+            hint="give --people DIR with people like those that it was calibrated on",
+        )
     everyone = _demo.list_people(people or PEOPLE)
-    calibration = people_calibration(opened) if bundle is None and people is None else None
+    calibration = people_calibration(opened) if people is None else None
     progress = Progress()
     with tempfile.TemporaryDirectory(prefix="edgepin-demo-") as folder:
         verifier = Verifier.open(
@@ -76,6 +82,8 @@ def demo(
                 f"policy: a false match rate of at most {point.fmr:g}, its default "
                 f"({verifier.fusion.evidence.sets['face+voice'].pairs} pairs of people stand behind it)"
             )
+            if calibration is not None:
+                say("the people are drawn, and decided about by a calibration on other drawn ones")
             say()
             enrolled = []
             for done, person in enumerate(everyone, start=1):

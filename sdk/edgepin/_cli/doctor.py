@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._errors import BundleError
 from .console import emit_json, exit_codes, say
 from .gaps import find_gaps
 from .hardware import Machine, survey
@@ -18,6 +19,8 @@ from .options import FILE
 
 if TYPE_CHECKING:
     from .._bundle.bundle import Bundle
+    from .._decision.evidence import OperatingPoint
+    from .._errors import EdgePinError
 
 # What each role of a machine needs, by the name it is imported under.
 PACKAGES = {
@@ -48,7 +51,7 @@ def doctor(bundle: Path | None, allow_unsigned: bool, as_json: bool) -> None:
       edgepin doctor
       edgepin doctor --bundle site.pin --json
     """
-    opened = _open(bundle)
+    opened, missing = _open(bundle)
     machine = this_machine()
     found = survey(machine)
     found["tensorrt"], found["onnxruntime_providers"] = _tensorrt(), _providers()
@@ -59,10 +62,10 @@ def doctor(bundle: Path | None, allow_unsigned: bool, as_json: bool) -> None:
         "runtime": _runtime(opened, allow_unsigned, found),
         **found,
         **_places(),
-        "bundle": _bundle(bundle, opened),
+        "bundle": _bundle(bundle, opened, missing),
     }
     runtime = findings["runtime"]
-    code = runtime.pop("exit_code")
+    code = runtime.pop("exit_code") or (missing.exit_code if isinstance(missing, BundleError) else 0)
     if as_json:
         emit_json("doctor", findings)
     else:
@@ -84,18 +87,18 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _open(path: Path | None) -> Bundle | None:
-    """None where there is no bundle: nothing was given, and nothing was packaged."""
+def _open(path: Path | None) -> tuple[Bundle | None, EdgePinError | None]:
+    """The bundle that is asked about; or None and why, where nothing is packaged or what is packaged is damaged."""
     from .._bundle.bundle import Bundle
-    from .._errors import BundleNotFoundError
+    from .._errors import EdgePinError
     from .._starter import open_starter
 
     if path is not None:
-        return Bundle.open(path, allow_unsigned=True)
+        return Bundle.open(path, allow_unsigned=True), None
     try:
-        return open_starter()
-    except BundleNotFoundError:
-        return None
+        return open_starter(), None
+    except EdgePinError as error:
+        return None, error
 
 
 def _tensorrt() -> dict[str, Any]:
@@ -234,13 +237,10 @@ def _places() -> dict[str, Any]:
     }
 
 
-def _bundle(path: Path | None, opened: Bundle | None) -> dict[str, Any]:
+def _bundle(path: Path | None, opened: Bundle | None, missing: EdgePinError | None) -> dict[str, Any]:
     if opened is None:
-        return {
-            "path": None,
-            "note": "this installation has no packaged starter",
-            "mend": "edgepin train --data DIR --out RUN && edgepin export RUN --out site.pin",
-        }
+        return {"path": None, "note": str(missing), "mend": missing.hint if missing else None}
+    point = _usual(opened)
     return {
         "path": str(opened.path),
         "packaged": path is None,
@@ -249,9 +249,16 @@ def _bundle(path: Path | None, opened: Bundle | None) -> dict[str, Any]:
         "signature": opened.signature,
         "precisions": [name for name in opened.precisions("face") if name in opened.precisions("voice")],
         "evidence": dict(opened.manifest.evidence),
+        "default_policy": None if point is None else {"fmr": point.fmr, "fnmr": point.fnmr},
         "restrictions": opened.manifest.usage["restrictions"],
         "notice": opened.notice,
     }
+
+
+def _usual(bundle: Bundle) -> OperatingPoint | None:
+    from .._decision.fusion import FACE_AND_VOICE, Fusion
+
+    return Fusion.from_json(bundle.manifest.fusion).evidence.sets[FACE_AND_VOICE].usual
 
 
 def _version(name: str) -> str:
@@ -307,6 +314,13 @@ def _print(findings: dict[str, Any]) -> None:
         click.echo(
             f"bundle   {name}, {bundle['signature']}, {', '.join(bundle['precisions'])}; "
             f"evidence: {bundle['evidence'].get('subject_pairs')} pairs of people; {bundle['restrictions']}"
+        )
+        point = bundle["default_policy"]
+        click.echo(
+            "         by default nobody is accepted: the evidence carries no policy"
+            if point is None
+            else f"         by default: false match rate at most {point['fmr']:g}, rejected {100 * point['fnmr']:.0f} % of right "
+            "attempts in calibration"
         )
         if bundle["notice"] is not None:
             click.echo(f"         {bundle['notice']}")

@@ -54,6 +54,7 @@ def embed(
     Example:
       edgepin embed --modality face --root faces --head pin --out faces.npz --bundle site.pin
     """
+    from .._decision.trials import require_folder
     from .._measurement import Captures
     from .._safe_files import write_atomic
 
@@ -66,6 +67,7 @@ def embed(
         raise UsageError(f"there is no folder {out.parent}")
     if os.path.isdir(out):
         raise UsageError(f"{out} is a folder", hint="give the name of a file in it")
+    require_folder(root)
     opened, chosen, pipeline = open_pipeline(shared_space=head == "pin", **opening)
     captures = Captures(pipeline, seconds=seconds, cropped=not find_faces, gate=False, report=Progress())
     found = captures.embed_folder(modality, root)

@@ -15,7 +15,7 @@ from .._decision.policy import Policy
 from .._errors import EnvironmentFault, UsageError
 from .._pipeline import make_pipeline
 from .._runtime.backends import BACKENDS, PRECISION_CHOICES, REQUIREMENTS, OpenedRuntime, open_runtime
-from .._starter import open_starter
+from .._starter import is_starter, open_starter
 from .._verifier import Verifier
 from .console import say
 
@@ -103,7 +103,11 @@ def store_options(verb: F) -> F:
 
 def open_bundle(path: Path | None, *, allow_unsigned: bool) -> Bundle:
     """The bundle at `path`, or without one the packaged starter."""
-    return open_starter() if path is None else Bundle.open(path, allow_unsigned=allow_unsigned)
+    return (
+        open_starter()
+        if path is None or is_starter(path)
+        else Bundle.open(path, allow_unsigned=allow_unsigned)
+    )
 
 
 def make_finder(path: Path | None) -> FaceFinder:

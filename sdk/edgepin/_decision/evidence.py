@@ -186,7 +186,8 @@ class SetEvidence:
 
     def at(self, fmr: float) -> OperatingPoint | None:
         """The loosest point that keeps `fmr`; `None` if the evidence carries none so strict."""
-        return next((point for point in self.points if point.fmr <= fmr), None)
+        allowed = fmr * (1.0 + 1e-9)  # a third of 0.3 is 0.1
+        return next((point for point in self.points if point.fmr <= allowed), None)
 
     def to_json(self) -> dict[str, Any]:
         return {
