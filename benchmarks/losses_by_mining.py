@@ -1,7 +1,9 @@
 """Losses by mining: what each combination reaches on rendered people, over several seeds.
 
     python -m benchmarks.losses_by_mining --out build/losses --json benchmarks/results/losses_by_mining.json
+    python -m benchmarks.losses_by_mining --frozen build/starter --out build/losses --json build/losses_by_mining_frozen.json
 
+The first trains encoders and all; the second only heads on the encoders of a finished run (`frozen_heads`), in minutes.
 Every run is kept under `--out`, so that the same call goes on where one stopped, within a run too; the JSON is written after
 each. InfoNCE holds every negative of the batch against the positive and mines none.
 """
@@ -19,14 +21,18 @@ from typing import Any
 
 import torch
 
+from benchmarks.frozen_heads import Features, cross_modal_auc, train_heads
 from benchmarks.rendered_people import UNSEEN_FIRST, against_oracle, load_people
 from edgepin._safe_files import write_atomic
 from edgepin_training._cli import CONFIGS
 from edgepin_training.checkpoint import CHECKPOINT_FILE, load_run
 from edgepin_training.config import TrainConfig
 from edgepin_training.corpus import Corpus
+from edgepin_training.rendered import SETTINGS, oracle_auc
 from edgepin_training.trainer import train
 
+OTHERS_FIRST = 200_000
+"""The unseen people of frozen encoders: the starter's captures had some from 100,000 on."""
 COMBINATIONS = (
     ("info_nce", "all"),
     *((loss, mining) for loss in ("contrastive", "triplet") for mining in (
@@ -62,6 +68,12 @@ def measure(config: TrainConfig, training: Corpus, unseen: Corpus, folder: Path)
     return figures
 
 
+def measure_heads(config: TrainConfig, training: Features, unseen: Features) -> dict[str, Any]:
+    """Trains heads alone."""
+    reached, best = cross_modal_auc(train_heads(training, config), unseen), oracle_auc(SETTINGS["reference"])
+    return {"auc": reached, "oracle": best, "reached": (reached - 0.5) / (best - 0.5)}
+
+
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By loss and mining: the mean, least and greatest share of the oracle over the seeds that are there."""
     found = []
@@ -90,11 +102,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--unseen", type=int, default=300)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--frozen", type=Path, help="a run whose encoders stay as they are")
     parser.add_argument("--only", help="one combination, such as contrastive:curriculum")
     told = parser.parse_args(arguments)
     base = TrainConfig.read(told.config)
-    training = load_people(told.out / "people", people=told.people, spec=base.face_spec)
-    unseen = load_people(told.out / "unseen", people=told.unseen, first=UNSEEN_FIRST, spec=base.face_spec)
+    frozen = None if told.frozen is None else load_run(told.frozen)
+    spec = base.face_spec if frozen is None else frozen.config.face_spec
+    training = load_people(told.out / "people", people=told.people, spec=spec)
+    folder, first = ("unseen", UNSEEN_FIRST) if frozen is None else ("others", OTHERS_FIRST)
+    unseen = load_people(told.out / folder, people=told.unseen, first=first, spec=spec)
+    if frozen is not None:
+        seen, others = Features.of(frozen, training), Features.of(frozen, unseen)
     rows: list[dict[str, Any]] = []
     # Seeds outside: after the first round there is a whole table.
     for seed in range(told.seeds):
@@ -102,7 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
             if told.only not in (None, f"{loss}:{mining}"):
                 continue
             config = variant(base, loss, mining, seed, told.steps)
-            figures = measure(config, training, unseen, told.out / f"{loss}-{mining}-{seed}")
+            if frozen is None:
+                figures = measure(config, training, unseen, told.out / f"{loss}-{mining}-{seed}")
+            else:
+                figures = measure_heads(config, seen, others)
             rows.append({"loss": loss, "mining": mining, "seed": seed, **figures})
             print(
                 f"{loss:12} {mining:11} seed {seed}: {100 * figures['reached']:.1f} % of the oracle",
@@ -113,6 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
                 "people": told.people,
                 "unseen": told.unseen,
                 "steps": told.steps,
+                "frozen": None
+                if frozen is None
+                else {"steps": frozen.step, "config": frozen.config.to_json()},
                 "config": base.to_json(),
                 "machine": {
                     "processor": platform.machine(),

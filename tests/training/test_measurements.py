@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import losses_by_mining, reference, robustness, visible_factors
+from benchmarks.frozen_heads import Features, cross_modal_auc, train_heads
 from benchmarks.losses_by_mining import COMBINATIONS, table
 
 from edgepin._errors import UsageError
 from edgepin_training import trainer
+from edgepin_training.config import TrainConfig
 from edgepin_training.rendered import make_person, render_face, render_voice
 
 TINY = """
@@ -78,6 +80,36 @@ def test_the_table_of_losses_by_mining_goes_on_where_it_stopped(
     monkeypatch.setattr(trainer, "_step", lambda *_: pytest.fail("a run that was there is trained again"))
     losses_by_mining.main(arguments)
     assert json.loads((tmp_path / "found.json").read_text()) == found
+
+
+def test_on_frozen_encoders_only_heads_are_trained_and_the_encoders_stay(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    arguments = ["--out", str(tmp_path / "own"), *arguments[2:]]
+    reference.main(arguments)
+    run = tmp_path / "own" / "run"
+    before = (run / "checkpoint.safetensors").read_bytes()
+    losses_by_mining.main([*arguments, "--frozen", str(run), "--seeds", "1"])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(row["loss"], row["mining"]) for row in found["runs"]] == list(COMBINATIONS)
+    assert found["frozen"]["steps"] == 2
+    assert len({row["auc"] for row in found["runs"]}) > 1
+    assert (run / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_heads_on_features_that_share_something_find_it() -> None:
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(64), 2)
+    shared = rng.standard_normal((64, 3))[people]
+    rows = {
+        name: torch.from_numpy(
+            np.hstack([shared, rng.standard_normal((128, 5))]) @ rng.standard_normal((8, 8))
+        ).float()
+        for name in ("face", "voice")
+    }
+    features = Features(rows, {"face": people, "voice": people})
+    config = TrainConfig(steps=200, cross_modal_loss="contrastive", mining="semi_hard")
+    assert cross_modal_auc(train_heads(features, config), features) > 0.9
 
 
 def test_the_table_has_every_loss_and_mining_and_their_spread() -> None:

@@ -111,15 +111,16 @@ class TargetSpace:
 
     A fixed matrix with orthonormal rows keeps every angle, so nothing has to be learned for it and the student's
     cosines are the teacher's. `centering` in 0-1 says how much of the mean of all embeddings goes: some teachers
-    verify better with it (0) and some without (1).
+    verify better with it (0) and some without (1). The matrix is the same for every run, so that one may start from
+    another's weights.
     """
 
-    def __init__(self, embeddings: NDArray[np.float32], centering: float, seed: int = 0) -> None:
+    def __init__(self, embeddings: NDArray[np.float32], centering: float) -> None:
         dimensions = embeddings.shape[1]
         if dimensions > EMBEDDING_DIM:
             raise UsageError(f"the teacher has {dimensions} dimensions; at most {EMBEDDING_DIM} fit")
         self._shift = centering * embeddings.mean(axis=0)
-        normal = np.random.default_rng(seed).standard_normal((EMBEDDING_DIM, dimensions))
+        normal = np.random.default_rng(0).standard_normal((EMBEDDING_DIM, dimensions))
         self._matrix = np.linalg.qr(normal)[0].T.astype(np.float32)
         self.center = torch.from_numpy(self(embeddings).mean(axis=0))
 

@@ -52,7 +52,7 @@ class FaceSource:
         self._sets = sets
         self._sizes = _sizes(shares, batch_size)
         self._augment, self._seed = augment, seed
-        space = TargetSpace(sets[0][2], centering, seed)
+        space = TargetSpace(sets[0][2], centering)
         self.center = space.center
         self._targets = [space(teacher) for _, _, teacher in sets]
         self._labels, self.classes = _numbered([labels for _, labels, _ in sets])
@@ -118,7 +118,7 @@ class VoiceSource:
         self._sizes = _sizes(shares, batch_size)
         self._seconds, self._augment, self._seed = seconds, augment, seed
         self._log_mel = LogMel(LogMelSpec.preset(log_mel))
-        self._space = TargetSpace(np.concatenate(sets[0].views.teacher), centering, seed)
+        self._space = TargetSpace(np.concatenate(sets[0].views.teacher), centering)
         self.center: Tensor = self._space.center
         # A speaker in another view is another speaker.
         spread = [

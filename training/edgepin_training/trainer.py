@@ -83,6 +83,9 @@ def _train(
     }
     modules = nn.ModuleDict({**encoders, "centers": nn.ParameterDict(centers)}).train()
     modules = synchronized(modules, team, config.chunk).to(team.device)
+    if config.precision == "bf16" and team.device.type == "cpu":
+        # A quarter less time for dense convolutions; in single precision see `distill`.
+        modules = modules.to(memory_format=torch.channels_last)
     optimizer = _optimizer(modules, config)
     if team.first(lambda: _begins(out, config, summary)):
         if config.init:
