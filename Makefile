@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= build/demo
 READY := $(VENV)/.ready
+DEVICE := $(VENV)/.device
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz crash starter device-test test-aarch64 test-gpu clean
+.PHONY: help setup demo test lint bench fuzz crash demo-train starter device-test test-aarch64 test-gpu clean
 
 help:
-	@echo "make demo         render people, train, export, enroll and verify: the whole story"
+	@echo "make demo         the device alone, on the packaged starter: enroll rendered people, let right and forged ones try"
 	@echo "make test         lint, types and tests"
+	@echo "make demo-train   the whole story on no data: render people, train, export, enroll and verify; some minutes"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make device-test  the device package alone, on PYTHON310 (default python3.10)"
 	@echo "make bench        the log-mel against other packages; minutes, on an idle machine"
@@ -19,7 +21,7 @@ help:
 	@echo "make starter      distill the starter's encoders from public teachers, on DATA; hours, resumable (docs/starter.md)"
 	@echo "make test-gpu     what needs an NVIDIA GPU"
 	@echo "make test-aarch64 the compiled log-mel for aarch64 under emulation; needs cmake, g++-aarch64-linux-gnu and qemu-user"
-	@echo "make clean        remove what the demo built"
+	@echo "make clean        remove what was built, but for build/starter"
 
 setup: $(READY)
 
@@ -27,10 +29,19 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(DEVICE) $@
+
+# The device's own install, which is small.
+$(DEVICE): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/native/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-# What the demo makes is kept under build/demo, so that a second run starts where the first one ended.
-demo: $(READY)
+demo: $(DEVICE)
+	$(BIN)/edgepin demo
+
+# What it makes is kept under build/demo, so that a second run starts where the first one ended.
+demo-train: $(READY)
 	@mkdir -p $(DEMO)
 	$(BIN)/edgepin render --out $(DEMO)/people --people 800 --captures 3
 	$(BIN)/edgepin render --out $(DEMO)/strangers --people 50 --first 10000
@@ -74,11 +85,15 @@ fuzz: $(READY)
 crash: $(READY)
 	$(BIN)/python -m tests.crash --full
 
-# A folder with lfwcrop/train, librispeech/train and speech_unlabelled.
+# A folder with lfwcrop, librispeech, speech_unlabelled and trials: docs/starter.md. The package's own starter is replaced by
+# STARTER=sdk/edgepin/_starter.
 DATA ?= data
+STARTER ?= build/starter/package
 starter: $(READY)
 	$(BIN)/python -m edgepin_training.starter --faces $(DATA)/lfwcrop/train --voices $(DATA)/librispeech/train \
 		--more-voices $(DATA)/speech_unlabelled --out build/starter
+	$(BIN)/python -m edgepin_export.starter build/starter --data $(DATA) --out $(STARTER)
 
+# The starter's run took hours.
 clean:
-	rm -rf build
+	find build -mindepth 1 -maxdepth 1 ! -name starter -exec rm -rf {} +

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from edgepin import Bundle, KeyFile, SiteCalibration, Store, Verifier
 from edgepin._bundle.signing import SigningKey
 from edgepin._decision.fusion import Fusion
+from edgepin._starter import PEOPLE
 
 from .conftest import Pins
 from .synthetic_captures import voice, write_face, write_voice
@@ -70,6 +72,18 @@ def nothing(folder: Path, pins: Pins, patch: pytest.MonkeyPatch) -> None:
     pass
 
 
+def oneself(folder: Path, pins: Pins, patch: pytest.MonkeyPatch) -> None:
+    """A person's captures, and a bundle of one's own."""
+    for name, number in (("ada-1", 0), ("now", 3)):
+        for kind, suffix in (("faces", ".jpg"), ("voices", ".ogg")):
+            path = PEOPLE / kind / "person-10000" / f"{number:02}{suffix}"
+            if suffix == ".jpg":
+                (folder / f"{name}.jpg").write_bytes(path.read_bytes())
+            else:
+                soundfile.write(folder / f"{name}.wav", *soundfile.read(path, dtype="int16"))
+    (folder / "site.pin").write_bytes(pins.site.read_bytes())
+
+
 PAGES: dict[str, Callable[[Path, Pins, pytest.MonkeyPatch], None]] = {
     "audit.md": nothing,
     "calibrate.md": calibrated,
@@ -79,6 +93,7 @@ PAGES: dict[str, Callable[[Path, Pins, pytest.MonkeyPatch], None]] = {
     "lockout.md": nothing,
     "log-mel.md": nothing,
     "loop.md": served,
+    "quickstart.md": oneself,
 }
 
 
@@ -111,7 +126,6 @@ ELSEWHERE = {
     "foreign-encoders.md": "needs encoders of the user's",
     "learnable-pins.md": "needs an encoder of the user's",
     "live.md": "needs a camera and a microphone",
-    "quickstart.md": "its bundle is trained first",
     "tensorrt-plugin.md": "needs a GPU and TensorRT",
 }
 
