@@ -141,7 +141,8 @@ def test_an_altered_engine_is_rebuilt(bundle, use):
     use(FakeTensorRT())
     compile_(bundle, "--precision", "int8")
     file = next(EngineCache().folder.glob("face.int8.*.engine"))
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     result = compile_(bundle, "--precision", "int8", "--json")
     assert states(result) == {("face", "int8"): "built", ("voice", "int8"): "kept"}
     assert "its seal is not this device's" in json.loads(result.stdout)["engines"][0]["reason"]
