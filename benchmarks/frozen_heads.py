@@ -22,6 +22,7 @@ from edgepin_training.checkpoint import Run
 from edgepin_training.config import TrainConfig
 from edgepin_training.corpus import Corpus
 from edgepin_training.joint import joint_loss
+from edgepin_training.pins import seen_by_pin
 
 BATCH = 128
 LEARNING_RATE = 1e-3
@@ -42,10 +43,10 @@ class Features:
         names = sorted(set(faces.tolist()) & set(voices.tolist()))
         log_mel = LogMel(LogMelSpec.preset(run.config.log_mel))
         rows = {
-            "face": _seen(
+            "face": seen_by_pin(
                 run.face, [torch.from_numpy(np.asarray(item))[None] for item in corpus.faces.items]
             ),
-            "voice": _seen(
+            "voice": seen_by_pin(
                 run.voice, [torch.from_numpy(log_mel(item[None])) for item in corpus.voices.items]
             ),
         }
@@ -54,22 +55,6 @@ class Features:
             for modality, side in (("face", faces), ("voice", voices))
         }
         return cls({name: (row - row.mean(0)) / (row.std(0) + 1e-3) for name, row in rows.items()}, people)
-
-
-def _seen(encoder: nn.Module, inputs: list[Tensor]) -> Tensor:
-    """What the encoder's pin map takes of each input of batch 1: (inputs, features)."""
-    taken: list[Tensor] = []
-    hook = encoder.get_submodule("heads.pin").register_forward_pre_hook(
-        lambda _, given: taken.append(given[0])
-    )
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            for item in inputs:
-                encoder(item)
-    finally:
-        hook.remove()
-    return torch.cat(taken)
 
 
 def train_heads(features: Features, config: TrainConfig) -> dict[str, nn.Module]:

@@ -22,13 +22,12 @@ from typing import Any
 import torch
 
 from benchmarks.frozen_heads import Features, cross_modal_auc, train_heads
-from benchmarks.rendered_people import UNSEEN_FIRST, against_oracle, load_people
+from benchmarks.rendered_people import UNSEEN_FIRST, against_oracle, load_people, share_of_oracle
 from edgepin._safe_files import write_atomic
 from edgepin_training._cli import CONFIGS
 from edgepin_training.checkpoint import CHECKPOINT_FILE, load_run
 from edgepin_training.config import TrainConfig
 from edgepin_training.corpus import Corpus
-from edgepin_training.rendered import SETTINGS, oracle_auc
 from edgepin_training.trainer import train
 
 OTHERS_FIRST = 200_000
@@ -70,8 +69,7 @@ def measure(config: TrainConfig, training: Corpus, unseen: Corpus, folder: Path)
 
 def measure_heads(config: TrainConfig, training: Features, unseen: Features) -> dict[str, Any]:
     """Trains heads alone."""
-    reached, best = cross_modal_auc(train_heads(training, config), unseen), oracle_auc(SETTINGS["reference"])
-    return {"auc": reached, "oracle": best, "reached": (reached - 0.5) / (best - 0.5)}
+    return dict(share_of_oracle(cross_modal_auc(train_heads(training, config), unseen)))
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -82,23 +82,30 @@ def _pool(
     encoder: nn.Module, modality: Modality, augment: Callable[[Any], NDArray[Any]], names: list[str]
 ) -> dict[str, Tensor]:
     """What the `pin` map takes of every capture, by person: (captures x copies, features)."""
+    owners = modality.of()
+    return {
+        name: seen_by_pin(
+            encoder,
+            (torch.from_numpy(augment(modality.items[index]))[None] for index in owners[name] * COPIES),
+        )
+        for name in names
+    }
+
+
+def seen_by_pin(encoder: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
+    """What the `pin` map of an encoder, in evaluation mode, takes of inputs of batch 1: (inputs, features)."""
     taken: list[Tensor] = []
     hook = encoder.get_submodule("heads.pin").register_forward_pre_hook(
         lambda _, given: taken.append(given[0])
     )
     encoder.eval()
-    owners = modality.of()
-    found = {}
     try:
         with torch.no_grad():
-            for name in names:
-                taken.clear()
-                for index in owners[name] * COPIES:
-                    encoder(torch.from_numpy(augment(modality.items[index]))[None])
-                found[name] = torch.cat(taken)
+            for item in inputs:
+                encoder(item)
     finally:
         hook.remove()
-    return found
+    return torch.cat(taken)
 
 
 def _twice(pcm: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
