@@ -168,8 +168,8 @@ class AttemptSession:
         with timings.stage("replay"), suppress(DeadlineExceededError):  # told below
             suspicions = verifier.watchdog.run(lambda: self._suspicions(captures), deadline)
         with timings.stage("decrypt"):
-            templates = self._templates = verifier.store.get(self.subject)
-            consent = verifier.store.consent(self.subject)
+            templates, consent = verifier.store.enrollment(self.subject)
+            self._templates = templates
         with timings.stage("decide"):
             enrolled = templates if templates is not None else _decoy(self.subject)
             probe = {modality: mean_embedding(group) for modality, group in captures.items()}

@@ -17,7 +17,8 @@ from ._decision.evidence import OperatingPoint
 from ._decision.fused_trials import FusedTrialSets
 from ._decision.fusion import FACE, FACE_AND_VOICE, Fusion, Scores
 from ._decision.groups import rates_by_group
-from ._decision.policy import Policy, decide, resolve
+from ._decision.policy import Policy
+from ._decision.sessions import decide, resolve_session
 from ._decision.trials import (
     IMAGE_SUFFIXES,
     SOUND_SUFFIXES,
@@ -206,13 +207,13 @@ def _eer_by_kind(llrs: Mapping[str, Floats], labels: Bools) -> dict[str, float]:
 def _default_policy(
     fusion: Fusion, scores: Mapping[str, FusedScores], labels: Bools
 ) -> dict[str, Any] | None:
-    """Whom the default policy accepts, floors included, as `decide` does; `None` if the evidence carries no policy."""
+    """Whom the default policy accepts, each at a single attempt; `None` if the evidence carries no policy."""
     point = fusion.evidence.sets[FACE_AND_VOICE].usual
     if point is None:
         return None
-    policy = resolve(Policy(), fusion)
+    single = resolve_session(Policy(), fusion, 1)
     accepted = {
-        name: np.array([decide(one, fusion, policy).accepted for one in _each(of)])
+        name: np.array([decide(one, fusion, single).outcome == "accept" for one in _each(of)])
         for name, of in scores.items()
     }
     return {

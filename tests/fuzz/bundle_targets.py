@@ -19,7 +19,8 @@ from edgepin._bundle.protobuf import MalformedError, Reader
 from edgepin._bundle.signing import PublicKey, SigningKey
 from edgepin._capture.crop import FaceSpec
 from edgepin._decision.fusion import Fusion, Scores
-from edgepin._decision.policy import Policy, decide, resolve
+from edgepin._decision.policy import Policy, resolve
+from edgepin._decision.sessions import decide, resolve_session
 from edgepin._decision.site import SiteCalibration
 from edgepin_kernels import LogMelSpec
 
@@ -155,7 +156,7 @@ def _fusion(data: bytes) -> None:
         return
     read = Fusion.from_json(value)
     expect(Fusion.from_json(read.to_json()) == read, "it does not come back")
-    policy = resolve(Policy(), read)
+    policy = resolve_session(Policy(), read, 1)
     for bad in (float("nan"), float("inf"), float("-inf")):
         for scores in (
             Scores(bad, 0.9, 0.5, 0.5),
@@ -163,16 +164,14 @@ def _fusion(data: bytes) -> None:
             Scores(bad, None),
             Scores(0.9, 0.9, bad, bad),
         ):
-            verdict = decide(scores, read, policy)
+            accepted = decide(scores, read, policy).outcome == "accept"
             weighed = (
                 scores.face == bad
                 or scores.voice == bad
                 or scores.face != scores.face
                 or scores.voice != scores.voice
             )
-            expect(
-                not (verdict.accepted and (weighed or read.model.cross_modal)), "accepted what is not finite"
-            )
+            expect(not (accepted and (weighed or read.model.cross_modal)), "accepted what is not finite")
     ladder = [read.llr(Scores(step / 4, step / 4, step / 4, step / 4)) for step in range(-4, 5)]
     expect(
         all(low <= high for low, high in itertools.pairwise(ladder)),

@@ -234,13 +234,13 @@ def test_a_runtime_that_hangs_is_answered_in_time_and_never_with_yes(verifier: V
 def test_an_answer_that_comes_too_late_is_a_rejection(
     verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    get = verifier.store.get
+    read = verifier.store.enrollment
 
     def slowly(subject: str) -> Any:
         time.sleep(3.0)
-        return get(subject)
+        return read(subject)
 
-    monkeypatch.setattr(verifier.store, "get", slowly)
+    monkeypatch.setattr(verifier.store, "enrollment", slowly)
     verifier.deadline = 2.5
     decision = verifier.verify("ada", **sample(ADA))
     assert (decision.outcome, codes(decision)) == ("rejected", {"deadline"})

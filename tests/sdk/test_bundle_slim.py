@@ -220,8 +220,8 @@ def test_a_person_is_told_that_enrollments_do_not_carry_over(full: Path, tmp_pat
         ([], "--precision"),
     ],
 )
-def test_what_the_source_lacks_is_a_usage_error_that_says_what_there_is(
-    full: Path, tmp_path: Path, options: list[str], words: str
+def test_what_the_source_lacks_is_a_usage_error_that_says_what_there_is_and_makes_no_key(
+    full: Path, device: Path, tmp_path: Path, options: list[str], words: str
 ) -> None:
     out = tmp_path / "small.pin"
     result = invoke("bundle", "slim", FOLDER / "minimal.pin", "--out", out, *options)
@@ -229,10 +229,11 @@ def test_what_the_source_lacks_is_a_usage_error_that_says_what_there_is(
     assert words in result.stderr
     assert "int4" in options or not options or "--portable" in options or "there is fp32" in result.stderr
     assert not out.exists()
+    assert not (device / "signing.key").exists()
 
 
 @pytest.mark.parametrize("name", ["full.pin", "link.pin", "./sub/../full.pin"])
-def test_the_source_is_never_written_over(full: Path, tmp_path: Path, name: str) -> None:
+def test_the_source_is_never_written_over(full: Path, device: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "link.pin").symlink_to(full)
     (tmp_path / "sub").mkdir()
     before = full.read_bytes()
@@ -240,6 +241,7 @@ def test_the_source_is_never_written_over(full: Path, tmp_path: Path, name: str)
     assert result.exit_code == USAGE
     assert "is the bundle itself" in result.stderr
     assert full.read_bytes() == before
+    assert not (device / "signing.key").exists()
 
 
 def test_nor_is_a_source_that_was_opened_by_another_name(full: Path, tmp_path: Path) -> None:

@@ -125,6 +125,43 @@ def test_what_a_modality_lacks_is_asked_for(device: Path, pins: Pins, tmp_path: 
     assert "--groups" in invoke(*arguments, "--modality", "voice", "--group-column", "sex").stderr
 
 
+@pytest.mark.parametrize(
+    ("modality", "options", "of"),
+    [
+        ("face", ("--chimeras", "c.tsv"), "fused trials"),
+        ("voice", ("--voice-root", "."), "fused trials"),
+        ("voice", ("--face-root", "."), "fused trials"),
+        ("fused", ("--root", "."), "face and voice trials"),
+    ],
+)
+def test_an_option_that_the_modality_would_ignore_is_refused_with_a_hint(
+    device: Path, pins: Pins, tmp_path: Path, modality: str, options: tuple[object, ...], of: str
+) -> None:
+    (tmp_path / "t.txt").write_text("1 a/0.wav a/1.wav\n")
+    result = invoke(
+        "evaluate", "verification", "--modality", modality, "--trials", tmp_path / "t.txt", "--bundle", pins.site,
+        *(() if modality == "fused" else ("--root", tmp_path)), *options,
+    )  # fmt: skip
+    assert result.exit_code == USAGE
+    assert f"error: {options[0]} is of {of}" in result.stderr
+    assert f"hint: leave it out for --modality {modality}" in result.stderr
+
+
+@pytest.mark.parametrize(("modality", "options"), [("face", ("--seconds", 3)), ("voice", ("--find-faces",))])
+def test_an_option_that_changes_nothing_is_said(
+    device: Path, pins: Pins, tmp_path: Path, modality: str, options: tuple[object, ...]
+) -> None:
+    (tmp_path / "t.txt").write_text("1 a/0.wav a/1.wav\n")
+    result = invoke(
+        "evaluate", "verification", "--modality", modality, "--trials", tmp_path / "t.txt", "--root", tmp_path,
+        "--bundle", pins.site, *options,
+    )  # fmt: skip
+    assert (
+        f"{options[0]} is of {'voices' if modality == 'face' else 'faces'} and changes nothing"
+        in result.stderr
+    )
+
+
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
     emit_json("thing", {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": (float("-inf"), "x")}})
     assert json.loads(capsys.readouterr().out) == {

@@ -15,7 +15,8 @@ from edgepin._decision.calibration import calibrate
 from edgepin._decision.evidence import Evidence
 from edgepin._decision.fused_trials import FusedTrialSets, fused_trials
 from edgepin._decision.fusion import Fusion, ScoreCalibration
-from edgepin._decision.policy import Policy, decide, resolve
+from edgepin._decision.policy import Policy
+from edgepin._decision.sessions import decide, resolve_session
 from edgepin._decision.trials import Chimera, Trials
 from edgepin._errors import CaptureError
 from edgepin._measurement import Captures, _each, measure_fused, measure_modality
@@ -187,8 +188,10 @@ def test_refused_captures_of_both_sides_are_counted_and_match_nobody(roots: Path
 def test_the_default_policy_is_counted_with_its_floors(roots: Path) -> None:
     fused = sets(roots)
     found = measure_fused(FUSION, captures(), fused, roots / "voices", roots / "faces")["default_policy"]
-    policy = resolve(Policy(), FUSION)
-    genuine, impostors = llrs_by_kind(fused, lambda scores: decide(scores, FUSION, policy).accepted)
+    single = resolve_session(Policy(), FUSION, 1)
+    genuine, impostors = llrs_by_kind(
+        fused, lambda scores: decide(scores, FUSION, single).outcome == "accept"
+    )
     assert found["false_non_match"] == pytest.approx(1 - genuine.mean())
     assert found["false_match"] == pytest.approx({kind: taken.mean() for kind, taken in impostors.items()})
     assert found["fmr"] == FUSION.evidence.sets["face+voice"].usual.fmr  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,7 @@ def test_templates_and_consent_come_back_bit_for_bit(path: Path, store: Store) -
 def test_an_unknown_subject_has_nothing_and_cannot_be_deleted(store: Store) -> None:
     assert store.get("nobody") is None
     assert store.consent("nobody") is None
+    assert store.enrollment("nobody") == (None, None)
     with pytest.raises(UnknownSubjectError):
         store.delete("nobody")
 
@@ -123,6 +125,28 @@ def test_a_subject_is_replaced_only_knowingly_and_then_wholly(store: Store) -> N
     assert store.consent("a") is None
     store.put("new", {"voice": first}, replace=True)
     assert store.count() == 2
+
+
+def test_templates_and_consent_are_of_one_enrollment_even_if_it_is_replaced_just_now(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = template(), template(3)
+    store.put("a", {"face": first}, consent="first")
+    find = store._ledger.find
+
+    def replaced_meanwhile(subject: str) -> Any:
+        found = find(subject)
+        monkeypatch.undo()
+        with opened(path) as other:
+            other.put("a", {"face": second}, consent="second", replace=True)
+        return found
+
+    monkeypatch.setattr(store._ledger, "find", replaced_meanwhile)
+    for wanted, text in ((first, "first"), (second, "second")):
+        templates, consent = store.enrollment("a")
+        assert templates is not None
+        assert consent is not None
+        assert (same(templates["face"], wanted), consent.text) == (True, text)
 
 
 def test_what_was_deleted_is_gone(path: Path, store: Store) -> None:
@@ -643,7 +667,7 @@ def test_a_change_within_a_record_is_noticed_when_it_is_read_and_when_everything
     altered(path, "UPDATE record SET body = zeroblob(2052) WHERE subject = 'a'")
     with opened(path) as store:
         assert store.get("b") is not None
-        for use in (store.get, store.consent, store.export):
+        for use in (store.get, store.consent, store.enrollment, store.export):
             with pytest.raises(StoreError, match="altered"):
                 use("a")
         with pytest.raises(StoreError, match="altered"):

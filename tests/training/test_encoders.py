@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from edgepin_training.encoders import EMBEDDING_DIM, FaceEncoder, VoiceEncoder, channels, parameter_count
+from edgepin_training.encoders import (
+    EMBEDDING_DIM,
+    FaceEncoder,
+    VoiceEncoder,
+    attentive_statistics,
+    channels,
+    parameter_count,
+    scaled_pixels,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +44,33 @@ def test_full_width_is_about_a_million_parameters(encoder: torch.nn.Module) -> N
 @pytest.mark.parametrize("size", [48, 64, 112])
 def test_face_gives_two_unit_vectors(size: int) -> None:
     check_embeddings(FaceEncoder(0.25, size=size).eval()(faces(3, size)), 3)
+
+
+def test_pixels_come_channels_first_in_the_range_of_two() -> None:
+    face = torch.tensor([[[[0, 127, 255], [128, 64, 1]]]], dtype=torch.uint8)  # (1, 1, 2, 3)
+    expected = torch.tensor([[[[0.0, 128.0]], [[127.0, 64.0]], [[255.0, 1.0]]]])
+    torch.testing.assert_close(scaled_pixels(face), (expected - 127.5) / 64, atol=0, rtol=0)
+
+
+def test_statistics_are_the_weighted_mean_and_deviation_over_time() -> None:
+    x, attention = torch.randn(2, 3, 1, 7), torch.randn(2, 3, 1, 7)
+    weights = np.exp(attention.double().numpy())
+    found = attentive_statistics(x.half(), attention.half()).numpy()
+    for row in range(2):
+        for channel in range(3):
+            values, weight = x.half().double().numpy()[row, channel, 0], weights[row, channel, 0]
+            mean = np.average(values, weights=weight)
+            deviation = np.sqrt(np.average((values - mean) ** 2, weights=weight))
+            assert found[row, channel] == pytest.approx(mean, abs=2e-3)
+            assert found[row, 3 + channel] == pytest.approx(deviation, abs=2e-3)
+    assert found.dtype == np.float32
+
+
+def test_the_statistics_of_what_does_not_change_have_a_gradient() -> None:
+    x = torch.ones(1, 2, 1, 5, requires_grad=True)
+    attentive_statistics(x, torch.zeros_like(x)).sum().backward()
+    assert x.grad is not None
+    assert bool(torch.isfinite(x.grad).all())
 
 
 @torch.no_grad()

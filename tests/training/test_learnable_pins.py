@@ -7,7 +7,6 @@ Reduced for the test: encoders of a sixteenth of the paper's channels, crops of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,6 @@ from edgepin_training.rendered import GAIT_SHAPE, SETTINGS, make_people, render_
 from edgepin_training.trainer import Sampler, train
 
 REDUCED = {"face_width": 0.06, "voice_width": 0.06, "face_size": 64, "voice_seconds": 1.0, "batch_size": 8}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def noise_corpus(people: int = 6, tracks: int = 2) -> Corpus:

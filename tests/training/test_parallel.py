@@ -70,7 +70,7 @@ Figures = list[dict[str, float]]
 
 
 def run(corpus: Corpus, config: TrainConfig, out: Path) -> Figures:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # in another process too
     registry.register_encoder("gait", lambda config, shape: Gait())
     figures: Figures = []
     train(corpus, config, out, report=figures.append, device="cpu")
@@ -149,15 +149,12 @@ def pair(forkserver: BaseContext) -> Iterator[Pair]:
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(
         registry, "_ENCODERS", {key: dict(value) for key, value in registry._ENCODERS.items()}
     )
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def tensors(out: Path) -> dict[str, Tensor]:
@@ -199,10 +196,7 @@ def initial() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Figures]:
     out = tmp_path_factory.mktemp("single")
-    threads = torch.get_num_threads()
-    figures = run(toy(), CONFIG, out)
-    torch.set_num_threads(threads)
-    return out, figures
+    return out, run(toy(), CONFIG, out)
 
 
 def test_two_processes_with_half_a_batch_each_train_as_one_with_the_whole(

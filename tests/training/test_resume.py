@@ -28,7 +28,7 @@ CONFIG = dataclasses.replace(TINY, steps=8, save_every=2)
 
 def run(out: Path, steps: Connection | None = None, dies_at_save: int = 0) -> None:
     """Trains, and says each step. Of the saves, the n-th is killed when half of its file is written."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # in another process too
     save, saves = checkpoint.save_file, []
 
     def dying(values: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -53,9 +53,7 @@ def forkserver() -> BaseContext:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     out = tmp_path_factory.mktemp("unbroken")
-    threads = torch.get_num_threads()
     run(out)
-    torch.set_num_threads(threads)
     return (out / CHECKPOINT_FILE).read_bytes()
 
 
@@ -94,9 +92,7 @@ def test_killed_at_random_it_ends_with_the_same_bytes(
 
 
 def run_to_the_end(out: Path, unbroken: bytes) -> None:
-    threads = torch.get_num_threads()
     run(out)
-    torch.set_num_threads(threads)
     assert (out / CHECKPOINT_FILE).read_bytes() == unbroken
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,6 @@ TINY = TrainConfig(
     voice_seconds=0.5,
     speeds=(1.0, 0.9),
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in another order round otherwise; a run is only repeated exactly with as many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def toy(pairs: dict[str, str] | None = None, *, captures: int = 3) -> Corpus:
@@ -89,12 +79,9 @@ def tensors(out: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, float]]]:
     """An unbroken run of 6 steps, and what it reported."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("unbroken")
     figures: list[dict[str, float]] = []
     train(toy(), TINY, out, report=figures.append)
-    torch.set_num_threads(threads)
     return out, figures
 
 

@@ -19,6 +19,24 @@ def channels(count: int, width: float) -> int:
     return max(8, round(count * width / 8) * 8)
 
 
+def scaled_pixels(face: Tensor) -> Tensor:
+    """Crops, uint8 RGB (N, S, S, 3) -> float32 (N, 3, S, S) in [-2, 2]."""
+    return (face.float().permute(0, 3, 1, 2) - 127.5) / 64.0
+
+
+def attentive_statistics(x: Tensor, attention: Tensor) -> Tensor:
+    """Mean and deviation over time, weighted by attention (Okabe et al. 2018): float32 (N, 2C).
+
+    Both arguments are (N, C, 1, T); the weights are the softmax over time of `attention`.
+    """
+    weights = torch.softmax(attention.float(), dim=3)
+    x = x.float()  # in 16 bits the variance would be lost
+    mean = (weights * x).sum(dim=3)
+    variance = (weights * x * x).sum(dim=3) - mean * mean
+    deviation = torch.sqrt(torch.clamp(variance, min=1e-5))
+    return torch.cat([mean, deviation], dim=1).flatten(1)
+
+
 class ConvBlock(nn.Sequential):
     """Convolution, batch normalization, ReLU."""
 
@@ -101,16 +119,13 @@ class FaceEncoder(nn.Module):
         self.heads = Heads(d, dropout)
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        x = (face.float().permute(0, 3, 1, 2) - 127.5) / 64.0
-        # reshape, not flatten: ONNX Reshape with a free batch
-        return self.heads(self.pool(self.trunk(x)).flatten(1))
+        return self.heads(self.pool(self.trunk(scaled_pixels(face))).flatten(1))
 
 
 class VoiceEncoder(nn.Module):
     """Log-mel, float32 (N, T, M) -> identity (N, 256), pin (N, 256), unit vectors. M is a multiple of 8.
 
     The mean of every mel bin over time is removed first, which takes a microphone's fixed coloring away.
-    Statistics pooling with attention after Okabe et al. 2018.
     """
 
     def __init__(self, width: float = 1.0, dropout: float = 0.0, mels: int = 80) -> None:
@@ -133,12 +148,7 @@ class VoiceEncoder(nn.Module):
         x = log_mel - log_mel.mean(dim=1, keepdim=True)
         x = x.transpose(1, 2).unsqueeze(1) / 4.0  # (N, 1, M, T); 4 is about the spread of speech in nats
         x = self.blocks(self.flatten(self.stem(x)))  # (N, c, 1, T/2)
-        weights = torch.softmax(self.attention(x).float(), dim=3)
-        x = x.float()  # in 16 bits the variance would be lost
-        mean = (weights * x).sum(dim=3)
-        variance = (weights * x * x).sum(dim=3) - mean * mean
-        deviation = torch.sqrt(torch.clamp(variance, min=1e-5))
-        return self.heads(torch.cat([mean, deviation], dim=1).flatten(1))
+        return self.heads(attentive_statistics(x, self.attention(x)))
 
 
 def parameter_count(module: nn.Module) -> int:

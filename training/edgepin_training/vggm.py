@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .encoders import Heads, channels
+from .encoders import Heads, channels, scaled_pixels
 
 WINDOW, HOP, BINS = (
     400,
@@ -75,8 +75,7 @@ class VggmFace(nn.Module):
         self.heads = Heads(wide, dropout)
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        x = (face.float().permute(0, 3, 1, 2) - 127.5) / 64.0
-        return self.heads(self.fc7(self.fc6(self.trunk(x)).flatten(1)))
+        return self.heads(self.fc7(self.fc6(self.trunk(scaled_pixels(face))).flatten(1)))
 
 
 class VggmVoice(nn.Module):

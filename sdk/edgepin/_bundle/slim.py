@@ -47,6 +47,17 @@ def slim_bundle(
         UsageError: a precision or form that `bundle` lacks, nothing to leave out, or `path` is `bundle`'s own file.
         EnvironmentFault: the place cannot be written.
     """
+    kept = check_slim(bundle, path, precisions, portable=portable)
+    names = [f"{modality}.{precision}.onnx" for modality in MODALITIES for precision in kept]
+    members = {name: bundle._members[name] for name in (*names, *([PORTABLE_VOICE] if portable else []))}
+    card = _slim_card(bundle, kept, portable).encode()
+    return write_bundle(path, _slim_manifest(bundle), {CARD: memoryview(card), **members}, signing_key)
+
+
+def check_slim(
+    bundle: Bundle, path: str | os.PathLike[str], precisions: Collection[str], *, portable: bool
+) -> tuple[str, ...]:
+    """The precisions that `slim_bundle` would keep, best first; raises as it does, with nothing written."""
     Fusion.from_json(bundle.manifest.fusion)  # no signature for what no verifier would open
     kept = _kept(bundle, precisions, portable)
     if os.path.realpath(path) == os.path.realpath(bundle.path):
@@ -54,10 +65,7 @@ def slim_bundle(
             f"{os.fspath(path)} is the bundle itself, and would lose what is left out",
             hint="name another file: --out FILE.pin",
         )
-    names = [f"{modality}.{precision}.onnx" for modality in MODALITIES for precision in kept]
-    members = {name: bundle._members[name] for name in (*names, *([PORTABLE_VOICE] if portable else []))}
-    card = _slim_card(bundle, kept, portable).encode()
-    return write_bundle(path, _slim_manifest(bundle), {CARD: memoryview(card), **members}, signing_key)
+    return kept
 
 
 def left_out(bundle: Bundle, slim: Bundle) -> list[str]:

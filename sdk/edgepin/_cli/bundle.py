@@ -190,12 +190,13 @@ def slim(
     """
     from .._bundle.bundle import Bundle
     from .._bundle.signing import SigningKey
-    from .._bundle.slim import SLIM_OF, left_out, slim_bundle
+    from .._bundle.slim import SLIM_OF, check_slim, left_out, slim_bundle
 
     opened = Bundle.open(source, allow_unsigned=allow_unsigned)
-    signing_key = None if unsigned else SigningKey.load_or_create()
     # Behind a link the file itself is replaced, not the link.
     target = Path(os.path.realpath(out))
+    check_slim(opened, target, precisions, portable=portable)  # before a key is made
+    signing_key = None if unsigned else SigningKey.load_or_create()
     digest = slim_bundle(opened, target, precisions, portable=portable, signing_key=signing_key)
     made = Bundle.open(target, trusted_digests=(digest,))
     if as_json:

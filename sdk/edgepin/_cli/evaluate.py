@@ -87,6 +87,21 @@ def verification(
 
     if group_column is not None and groups is None:
         raise UsageError("--group-column is of --groups")
+    # What would be ignored may not be what is meant.
+    for option, value, of in (
+        ("--root", root, ("face", "voice")),
+        ("--voice-root", voice_root, ("fused",)),
+        ("--face-root", face_root, ("fused",)),
+        ("--chimeras", chimeras, ("fused",)),
+    ):
+        if value is not None and modality not in of:
+            raise UsageError(
+                f"{option} is of {' and '.join(of)} trials", hint=f"leave it out for --modality {modality}"
+            )
+    if seconds is not None and modality == "face":
+        click.echo("note: --seconds is of voices and changes nothing here", err=True)
+    if find_faces and modality == "voice":
+        click.echo("note: --find-faces is of faces and changes nothing here", err=True)
     grouping = read_groups(groups, group_column) if groups is not None else None
     measure: Callable[..., dict[str, Any]]
     # The lists are read before the encoders are opened: that may take minutes.

@@ -96,22 +96,6 @@ class ResolvedPolicy:
     floors: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The answer to one attempt.
-
-    `llr`: natural log-likelihood ratio in [-30, 30], `None` if there is none (a score was not finite).
-    `threshold` and `fmr`: the LLR needed and the FMR promised at it; `None` if the modality set is refused.
-    `reasons`: at least one; of an acceptance exactly one.
-    """
-
-    accepted: bool
-    llr: float | None
-    threshold: float | None
-    fmr: float | None
-    reasons: tuple[Reason, ...]
-
-
 def resolve(policy: Policy, fusion: Fusion) -> ResolvedPolicy:
     """Hold `policy` against the fusion's evidence.
 
@@ -171,40 +155,6 @@ def floor_reasons(scores: Scores, fusion: Fusion, floors: Mapping[str, float]) -
             text = f"{modality} alone: LLR {alone:.2f} is below its floor {floor:.2f}"
             reasons.append(Reason(f"{modality}_below_floor", text))
     return tuple(reasons)
-
-
-def decide(scores: Scores, fusion: Fusion, resolved: ResolvedPolicy) -> Verdict:
-    """Decide one attempt under a policy resolved for the same fusion.
-
-    Accepted only if the LLR reaches the threshold and each captured modality its floor. A NaN or infinite
-    score is a rejection. Raises `UsageError` if there is neither face nor voice, or if both are there without
-    the cross-modal scores that the fusion weighs.
-    """
-    captured = scores.captured
-    chosen = resolved.sets[captured]
-    point = chosen.point
-    threshold, fmr = (None, None) if point is None else (point.threshold, point.fmr)
-    if not scores.finite:
-        reason = Reason("not_finite", "a score is not a finite number; nothing was decided on it")
-        return Verdict(False, None, threshold, fmr, (reason,))
-    llr = fusion.llr(scores)
-    if point is None:
-        refusal = chosen.refusal or Reason("no_calibration", f"{captured} is not calibrated")
-        return Verdict(False, llr, None, None, (refusal,))
-    # Every comparison is written so that NaN rejects.
-    reasons = []
-    if not llr >= point.threshold:
-        reasons.append(
-            Reason(
-                "below_threshold",
-                f"LLR {llr:.2f} is below {point.threshold:.2f}, which FMR {point.fmr:g} needs",
-            )
-        )
-    reasons += floor_reasons(scores, fusion, resolved.floors)
-    if reasons:
-        return Verdict(False, llr, point.threshold, point.fmr, tuple(reasons))
-    text = f"LLR {llr:.2f} reaches {point.threshold:.2f}, which FMR {point.fmr:g} needs"
-    return Verdict(True, llr, point.threshold, point.fmr, (Reason("accepted", text),))
 
 
 def _not_carried(name: str, evidence: SetEvidence, fmr: float | None) -> Reason:

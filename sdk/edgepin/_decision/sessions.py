@@ -32,6 +32,7 @@ __all__ = [
     "SessionEvidence",
     "SessionVerdict",
     "attempt_llr",
+    "decide",
     "decide_session",
     "draw_sessions",
     "resolve_session",
@@ -147,7 +148,8 @@ def attempt_llr(
     """The LLR of one attempt, and why it counts for nothing in its session if it does.
 
     Whoever keeps the session enters an attempt with a reason as `NOT_COUNTED`, so that it neither is accepted nor
-    helps a later one. Raises `UsageError` as `decide` does.
+    helps a later one. Raises `UsageError` if there is neither face nor voice, or if both are there without the
+    cross-modal scores that the fusion weighs.
     """
     if not scores.finite:
         reason = Reason("not_finite", "a score is not a finite number; nothing was decided on it")
@@ -206,6 +208,15 @@ def decide_session(
     return SessionVerdict(
         outcome, number, resolved.attempts, statistic, point.threshold, point.fmr, tuple(found)
     )
+
+
+def decide(scores: Scores, fusion: Fusion, resolved: ResolvedSession) -> SessionVerdict:
+    """Decide the first attempt of a session, made for the same fusion; of one attempt, that is the whole of it.
+
+    Accepted only if the LLR reaches the threshold and each captured modality its floor. Raises as `attempt_llr`.
+    """
+    llr, reasons = attempt_llr(scores, fusion, resolved.floors)
+    return decide_session([llr], resolved, captured=scores.captured, reasons=reasons)
 
 
 def _after(number: int, attempts: int) -> str:

@@ -257,18 +257,10 @@ class Guard:
             transaction.put_memory(subject, memory.Memory().with_enrolled(prints))
             transaction.append("enrolled", person=person, details={**kept, "id": subject})
 
-    def remember(self, subject: str, fingerprint: bytes) -> None:
-        """Keeps the fingerprint of an accepted sample, sealed; of each kind the last 16. What is passed to `Attempt.accept`
-        needs no commit of its own.
-        """
-        check_subject(subject)
-        fingerprints = memory.check_fingerprints([fingerprint])
-        with self._file.transaction() as transaction:
-            known = transaction.memory(subject)
-            transaction.put_memory(subject, known.with_accepted(fingerprints))
-
     def remembered(self, subject: str) -> list[bytes]:
-        """The fingerprints kept of a subject: those of the enrollment, then of accepted samples, each oldest first."""
+        """The fingerprints kept of a subject: those of the enrollment, then the last 16 accepted ones of each kind, each
+        oldest first.
+        """
         check_subject(subject)
         with self._file.reading() as (connection, _):
             known = read_memory(connection, self._file.keys, subject)

@@ -13,15 +13,43 @@ from .template import Template, pack_template, unpack_template
 
 TEMPLATE, CONSENT, DATES = "template", "consent", "dates"
 
-Records = dict[tuple[str, str], bytes]
-"""By modality and kind."""
+
+class Records(dict[tuple[str, str], bytes]):
+    """Plain bytes by modality and kind; of one person, all or those of a kind."""
+
+    @property
+    def templates(self) -> dict[str, Template] | None:
+        """By modality; None if there are none."""
+        found = {
+            modality: unpack_template(data)
+            for (modality, kind), data in sorted(self.items())
+            if kind == TEMPLATE
+        }
+        return found or None
+
+    @property
+    def consent(self) -> Consent | None:
+        data = self.get(("", CONSENT))
+        return None if data is None else Consent.unpack(data)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        dates, consent = _dates(self.get(("", DATES))), self.consent
+        return {
+            "enrolled_at": iso(dates["enrolled_at"]),
+            "updated_at": iso(dates["updated_at"]),
+            "consent": None if consent is None else consent.to_json(),
+            "templates": {
+                modality: template.to_json() for modality, template in (self.templates or {}).items()
+            },
+        }
 
 
 def new_records(templates: Mapping[str, Template], consent: Consent | None, now: int) -> Records:
     """What an enrollment puts in. Raises `UsageError` for templates that cannot be right, or none."""
-    plain = {
-        (modality, TEMPLATE): pack_template(modality, template) for modality, template in templates.items()
-    }
+    plain = Records(
+        ((modality, TEMPLATE), pack_template(modality, template)) for modality, template in templates.items()
+    )
     if not plain:
         raise UsageError("an enrollment needs at least one template")
     plain["", DATES] = _canonical_json.encode({"enrolled_at": now, "updated_at": now})
@@ -46,32 +74,17 @@ def with_captures(
 
 def are_templates(key: SubjectKey, records: Iterable[Sealed], templates: Mapping[str, Template]) -> bool:
     """Whether a person's records hold just these templates."""
-    kept = {modality: unpack_template(data) for (modality, _), data in opened(key, records, TEMPLATE).items()}
+    kept = opened(key, records, TEMPLATE).templates or {}
     return kept.keys() == templates.keys() and all(kept[name].equals(templates[name]) for name in kept)
 
 
 def opened(key: SubjectKey, records: Iterable[Sealed], kind: str | None = None) -> Records:
     """The records of a kind, or all. Raises `StoreError` if one was altered."""
-    return {
-        (record.modality, record.kind): key.unseal(record)
+    return Records(
+        ((record.modality, record.kind), key.unseal(record))
         for record in records
         if kind is None or record.kind == kind
-    }
-
-
-def to_json(records: Records) -> dict[str, Any]:
-    """All of a person's records for JSON."""
-    dates = _dates(records.get(("", DATES)))
-    return {
-        "enrolled_at": iso(dates["enrolled_at"]),
-        "updated_at": iso(dates["updated_at"]),
-        "consent": Consent.unpack(records["", CONSENT]).to_json() if ("", CONSENT) in records else None,
-        "templates": {
-            modality: unpack_template(data).to_json()
-            for (modality, kind), data in sorted(records.items())
-            if kind == TEMPLATE
-        },
-    }
+    )
 
 
 def _dates(data: bytes | None) -> dict[str, int | None]:

@@ -27,8 +27,8 @@ from .envelope import Person, Sealed
 from .keys import KeyProvider
 from .ledger import Ledger, is_a
 from .opening import open_ledger
-from .records import CONSENT, TEMPLATE, Records, are_templates, new_records, opened, to_json, with_captures
-from .template import Embeddings, Template, check_subject, pack_template, unpack_means, unpack_template
+from .records import CONSENT, TEMPLATE, Records, are_templates, new_records, opened, with_captures
+from .template import Embeddings, Template, check_subject, pack_template, unpack_means
 from .tombstones import ErasureJournal
 
 if TYPE_CHECKING:
@@ -188,15 +188,16 @@ class Store:
 
     def get(self, subject: str) -> dict[str, Template] | None:
         """The templates of a subject by modality, read-only arrays; None if there are none."""
-        found = self._open(subject, TEMPLATE)
-        if found is None:
-            return None
-        return {modality: unpack_template(found[modality, TEMPLATE]) for modality, _ in sorted(found)}
+        return self._open(subject, TEMPLATE).templates
 
     def consent(self, subject: str) -> Consent | None:
         """What the subject agreed to; None if nothing is kept."""
-        found = self._open(subject, CONSENT)
-        return Consent.unpack(found["", CONSENT]) if found else None
+        return self._open(subject, CONSENT).consent
+
+    def enrollment(self, subject: str) -> tuple[dict[str, Template] | None, Consent | None]:
+        """What `get` and `consent` give, of one moment: of one enrollment, even if it is replaced just now."""
+        found = self._open(subject, None)
+        return found.templates, found.consent
 
     def export(self, subject: str) -> dict[str, Any]:
         """Everything that is kept of a subject, for JSON: templates in Base64, consent, dates.
@@ -204,13 +205,13 @@ class Store:
         Raises `UnknownSubjectError` if nothing is.
         """
         found = self._open(subject, None)
-        if found is None:
+        if not found:
             raise UnknownSubjectError(f"{subject!r} is not enrolled")
         return {
             "subject": subject,
             "store_id": self.store_id,
             "bundle_digest": self.bundle_digest,
-            **to_json(found),
+            **found.to_json(),
         }
 
     def means(self, modality: str) -> tuple[list[str], Embeddings, Embeddings]:
@@ -360,15 +361,13 @@ class Store:
     ) -> None:
         self.close()
 
-    def _open(self, subject: str, kind: str | None) -> Records | None:
-        """The open records of a kind, or all, by modality and kind; None if the subject has none."""
+    def _open(self, subject: str, kind: str | None) -> Records:
+        """The open records of a kind, or all, by modality and kind; empty if the subject has none."""
         check_subject(subject)
         with self._ledger.transaction():
             found = self._ledger.find(subject)
             envelope = self._ledger.envelope
-        if found is None:
-            return None
-        return opened(envelope.open_person(found[0]), found[1], kind)
+        return Records() if found is None else opened(envelope.open_person(found[0]), found[1], kind)
 
     def _known(self, subject: str) -> tuple[Person, list[Sealed]]:
         found = self._ledger.find(subject)
@@ -387,8 +386,8 @@ class Store:
     def _run_out(self, now: float) -> Iterator[str]:
         for subject in list(self._ledger.index.subjects):
             person, records = self._known(subject)
-            found = opened(self._ledger.envelope.open_person(person), records, CONSENT)
-            if found and Consent.unpack(found["", CONSENT]).has_run_out(now):
+            given = opened(self._ledger.envelope.open_person(person), records, CONSENT).consent
+            if given is not None and given.has_run_out(now):
                 yield subject
 
     def _erased(self, marks: Mapping[bytes, int]) -> None:

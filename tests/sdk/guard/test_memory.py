@@ -25,14 +25,18 @@ def numbered(numbers: range) -> list[bytes]:
     return [b"print-%d" % number for number in numbers]
 
 
+def remember(guard: Guard, subject: str, fingerprint: bytes) -> None:
+    guard.begin(subject).accept(fingerprints=[fingerprint])
+
+
 def same(one: bytes, other: bytes) -> bool:
     return one == other
 
 
 def test_the_last_ones_of_a_subject_are_remembered_across_openings(guard: Guard, tmp_path: Path) -> None:
     for fingerprint in numbered(range(100)):
-        guard.remember("a", fingerprint)
-    guard.remember("b", b"other")
+        remember(guard, "a", fingerprint)
+    remember(guard, "b", b"other")
     assert guard.remembered("a") == numbered(range(84, 100))
     guard.close()
     with opened(tmp_path / "g") as again:
@@ -76,7 +80,7 @@ def test_a_sample_that_was_accepted_meanwhile_is_not_accepted_again(guard: Guard
 def test_what_is_forgotten_is_gone_from_the_files(guard: Guard, tmp_path: Path) -> None:
     import sqlite3
 
-    guard.remember("a", b"x" * 200)
+    remember(guard, "a", b"x" * 200)
     connection = sqlite3.connect(tmp_path / "g")
     (sealed,) = connection.execute("SELECT sealed FROM memory").fetchone()
     connection.close()
@@ -89,8 +93,7 @@ def test_what_is_forgotten_is_gone_from_the_files(guard: Guard, tmp_path: Path) 
 
 def test_only_so_many_subjects_are_remembered(guard: Guard, tmp_path: Path) -> None:
     for number in range(40):
-        guard.remember(f"p{number}", b"print")
-        guard.note("tick")
+        remember(guard, f"p{number}", b"print")
     assert guard.remembered("p39") == [b"print"]
     assert guard.remembered("p0") == []
     with guard._file.reading() as (connection, state):
@@ -102,7 +105,10 @@ def test_only_so_many_subjects_are_remembered(guard: Guard, tmp_path: Path) -> N
 @pytest.mark.parametrize("fingerprint", [b"", b"x" * 256, "text", None, bytearray(b"x")])
 def test_what_is_no_fingerprint_is_a_usage_error(guard: Guard, fingerprint: bytes) -> None:
     with pytest.raises(UsageError):
-        guard.remember("a", fingerprint)
+        remember(guard, "a", fingerprint)
+    with pytest.raises(UsageError):
+        guard.enrolled("a", [fingerprint])
+    assert guard.remembered("a") == []
 
 
 @given(

@@ -126,7 +126,7 @@ def test_what_the_guard_keeps_of_a_person_is_erased_too(home: Path) -> None:
 
     path = guard_path(home / "enrollments.db")
     with opened(home) as store, Guard.open(path, store) as guard:
-        guard.remember("ada", b"\1" * 33)
+        guard.enrolled("ada", [b"\1" * 33])
         assert guard.remembered("ada")
     assert invoke("store", "erase", "ada", "--yes").exit_code == YES
     with opened(home) as store, Guard.open(path, store) as guard:

@@ -90,7 +90,6 @@ def test_holding_out_decodes_nothing_and_keeps_the_same_people(tmp_path: Path) -
 
 def test_training_from_an_index_records_what_training_from_folders_does(tmp_path: Path) -> None:
     root = folders(tmp_path / "data")
-    torch.set_num_threads(1)
     logs = []
     for name, corpus in (
         ("lazy", open_corpus(scan(find_layout(root), cropped=True), FaceSpec())),

@@ -141,7 +141,6 @@ def test_workers_read_the_same_batches(shards: ShardSet) -> None:
 
 
 def test_training_that_stopped_goes_on_as_if_it_had_not(shards: ShardSet, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     config = dataclasses.replace(CONFIG, steps=4, save_every=2)
 
     def run(out: Path, stop: int | None = None) -> None:
