@@ -1,6 +1,6 @@
 """How fast the CUDA log-mel is on this machine's GPU: against torch, against an empty kernel, against the hardware.
 
-    python benchmarks/gpu_log_mel.py [--json results.json] [--rounds 15]
+    python benchmarks/gpu_log_mel.py [--json results.json] [--rounds 15] [--seconds 40]
 
 It needs an NVIDIA GPU, nvcc, and a torch that was built for CUDA, and stops with a message without them. It has not run
 yet: no GPU was at hand when it was written. For bugs that only a GPU shows, see the commands in
@@ -8,7 +8,7 @@ yet: no GPU was at hand when it was written. For bugs that only a GPU shows, see
 
 Methods take turns within a round, so that a change of the clocks meets all of them; the table has medians over the
 rounds. Times are from CUDA events around a row of calls, divided by their number. Fix the clocks first
-(``nvidia-smi -lgc``, on a Jetson ``jetson_clocks``), or read ratios alone.
+(``nvidia-smi -lgc``, on a Jetson ``jetson_clocks``), or read ratios alone, and let nothing else run on the GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the CUDA log-mel on this machine's GPU.")
     parser.add_argument("--json", type=Path, help="write the results here as well")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of which the median is taken")
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="fewer rounds, at least 3, to be done in about this time"
+    )
     arguments = parser.parse_args()
     try:
         driver = Driver()
         torch = _torch()
         nvcc = find_nvcc()
-        results = measure(torch, driver, nvcc, arguments.rounds)
+        results = measure(torch, driver, nvcc, arguments.rounds, arguments.seconds)
     except CudaUnavailableError as error:
         sys.exit(f"gpu_log_mel: {error}")
     except CudaError as error:
@@ -111,8 +115,11 @@ def _torch() -> Any:
     return torch
 
 
-def measure(torch: Any, driver: Driver, nvcc: str, rounds: int) -> dict[str, Any]:
+def measure(
+    torch: Any, driver: Driver, nvcc: str, rounds: int, seconds_at_most: float = 0.0
+) -> dict[str, Any]:
     """Everything, as what is written to JSON. Times are microseconds a call."""
+    until = time.monotonic() + seconds_at_most if seconds_at_most else float("inf")
     device = driver.device(0)
     limits = {
         "memory_gb_s": 2
@@ -129,15 +136,16 @@ def measure(torch: Any, driver: Driver, nvcc: str, rounds: int) -> dict[str, Any
     empty = _empty_kernel(driver, nvcc, driver.compute_capability(device))
     plans = {name: CudaLogMel(PRESETS[name]) for name in SPECS}
     rows = []
-    for seconds in SECONDS:
-        for batch in BATCHES:
-            row: dict[str, Any] = {"batch": batch, "seconds": seconds, **_floors(limits, batch, seconds)}
-            if _torch_bytes(batch, seconds) > torch.cuda.mem_get_info()[0]:
-                row["skipped"] = "torch.stft and its graph do not fit into the GPU's memory"
-            else:
-                row |= _row(torch, plans, empty, batch, seconds, rounds)
-            rows.append(row)
-            torch.cuda.empty_cache()
+    shapes = [(seconds, batch) for seconds in SECONDS for batch in BATCHES]
+    for done, (seconds, batch) in enumerate(shapes):
+        share = (until - time.monotonic()) / (len(shapes) - done)
+        row: dict[str, Any] = {"batch": batch, "seconds": seconds, **_floors(limits, batch, seconds)}
+        if _torch_bytes(batch, seconds) > torch.cuda.mem_get_info()[0]:
+            row["skipped"] = "torch.stft and its graph do not fit into the GPU's memory"
+        else:
+            row |= _row(torch, plans, empty, batch, seconds, rounds, time.monotonic() + share)
+        rows.append(row)
+        torch.cuda.empty_cache()
     major, minor = driver.compute_capability(device)
     return {
         "command": " ".join(sys.argv),
@@ -156,7 +164,7 @@ def measure(torch: Any, driver: Driver, nvcc: str, rounds: int) -> dict[str, Any
         "clocks": _said(
             ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,temperature.gpu", "--format=csv,noheader"]
         ),
-        "rounds": rounds,
+        "others_on_the_gpu": _others(),
         "limits": limits,
         "rows": rows,
     }
@@ -169,20 +177,19 @@ def _row(
     batch: int,
     seconds: int,
     rounds: int,
+    until: float,
 ) -> dict[str, Any]:
     """Median times of all methods for one shape, alone and in a CUDA graph."""
     stream = torch.cuda.Stream()
-    samples = (
-        np.random.default_rng(batch + seconds)
-        .normal(0, 3_000, (batch, seconds * SAMPLE_RATE))
-        .astype(np.int16)
-    )
+    few = np.random.default_rng(batch + seconds).normal(0, 3_000, (min(batch, 64), seconds * SAMPLE_RATE))
+    samples = np.tile(few.astype(np.int16), (batch // len(few), 1))
     pcm = torch.from_numpy(samples).cuda()
     outs = {name: torch.empty(plan.out_shape(samples.shape), device="cuda") for name, plan in plans.items()}
     peer = TorchLogMel(torch, PRESETS["librosa"])
     methods = [Method("empty", lambda: empty(stream.cuda_stream)), Method("torch.stft", lambda: peer(pcm))]
     for name, plan in plans.items():
         methods.append(Method(name, lambda plan=plan, name=name: plan(pcm, outs[name], stream=stream)))
+    torch.cuda.synchronize()  # what was made above was made on the default stream
     with torch.cuda.stream(stream), torch.inference_mode():
         for method in methods:
             for _ in range(3):
@@ -196,12 +203,17 @@ def _row(
     calls = max(5, 2_000 // (batch * seconds))
     graphs = {method.name: _graph(torch, stream, method, calls) for method in methods}
     times: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done >= 3 and time.monotonic() > until:
+            break
         for method in methods:
             times.setdefault(method.name, []).append(_time(torch, stream, method.call, calls) / calls)
             replay = _time(torch, stream, graphs[method.name].replay, 1) / calls
             times.setdefault(f"{method.name} in a graph", []).append(replay)
-    return {"microseconds": {name: round(statistics.median(values), 3) for name, values in times.items()}}
+    return {
+        "rounds": len(times["empty"]),
+        "microseconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
+    }
 
 
 def _check(plans: dict[str, CudaLogMel], outs: dict[str, Any], samples: np.ndarray) -> None:
@@ -283,6 +295,14 @@ def _empty_kernel(driver: Driver, nvcc: str, capability: tuple[int, int]) -> Cal
             driver.launch(function, (1, 1), 128, 0, stream, nothing, cooperative=False)
 
     return launch
+
+
+def _others() -> int | None:
+    """Processes on the GPU beside this one, as far as nvidia-smi sees them; None where it is not."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    listed = _said(["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]).split()
+    return max(0, len(listed) - 1)
 
 
 def _said(command: list[str]) -> str:

@@ -234,3 +234,15 @@ def test_arrays_and_streams_of_pycuda(gpu: Gpu) -> None:
         del pcm, out, stream
     finally:
         driver.Context.pop()
+
+
+def test_arrays_and_streams_of_cupy(gpu: Gpu) -> None:
+    cupy = pytest.importorskip("cupy", reason="cupy is not here")
+    spec, samples = PRESETS["kaldi"], sounds(2, 8_000)
+    plan, stream = plan_of(spec), cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        pcm = cupy.asarray(samples)
+        out = cupy.empty(plan.out_shape(samples.shape), cupy.float32)
+        plan(pcm, out, stream=stream)
+    stream.synchronize()
+    np.testing.assert_allclose(cupy.asnumpy(out), reference(spec, samples), rtol=0, atol=END_TO_END)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +28,6 @@ from edgepin_training.distill import (
 from edgepin_training.encoders import Heads
 
 TINY = DistillOptions(steps=8, batch_size=16, warmup=2, save_every=4, learning_rate=5e-3, average=4)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Linear(nn.Module):

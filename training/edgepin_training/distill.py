@@ -119,15 +119,22 @@ class TargetSpace:
         dimensions = embeddings.shape[1]
         if dimensions > EMBEDDING_DIM:
             raise UsageError(f"the teacher has {dimensions} dimensions; at most {EMBEDDING_DIM} fit")
-        self._shift = centering * embeddings.mean(axis=0)
+        self.shift = centering * embeddings.mean(axis=0)
         normal = np.random.default_rng(0).standard_normal((EMBEDDING_DIM, dimensions))
-        self._matrix = np.linalg.qr(normal)[0].T.astype(np.float32)
+        self.matrix = np.linalg.qr(normal)[0].T.astype(np.float32)
         self.center = torch.from_numpy(self(embeddings).mean(axis=0))
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, D) -> (n, 256), unit vectors."""
-        turned: NDArray[np.float32] = (embeddings - self._shift) @ self._matrix
+        turned: NDArray[np.float32] = (embeddings - self.shift) @ self.matrix
         return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-9)
+
+    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """The same for tensors of `device`."""
+        shift, matrix = (
+            torch.from_numpy(np.asarray(a, np.float32)).to(device) for a in (self.shift, self.matrix)
+        )
+        return lambda embeddings: functional.normalize((embeddings - shift) @ matrix, dim=1)
 
 
 def angle_loss(student: Tensor, teacher: Tensor, center: Tensor) -> Tensor:
@@ -142,8 +149,8 @@ def relation_loss(student: Tensor, teacher: Tensor, center: Tensor) -> Tensor:
     """Mean squared difference of the two matrices of cosines around the center, without their diagonals."""
     a, b = around(student, center), around(teacher, center)
     count = len(a)
-    off = ~torch.eye(count, dtype=torch.bool, device=a.device)
-    return ((a @ a.T - b @ b.T)[off] ** 2).mean()
+    squares = (a @ a.T - b @ b.T).square()
+    return (squares.sum() - squares.diagonal().sum()) / (count * (count - 1))
 
 
 def around(embeddings: Tensor, center: Tensor) -> Tensor:
@@ -173,41 +180,50 @@ def distill(
         IntegrityError: the state is damaged.
     """
     torch.manual_seed(options.seed)
+    device = source.center.device
     if init is not None and (init / STATE_FILE).exists():
         load_average(encoder, init)
     else:
-        start_at_center(encoder, source.center)
+        start_at_center(encoder, source.center.cpu())
     modules = nn.ModuleDict({"encoder": encoder})
     modules["classes"] = nn.ParameterDict(
         {"centers": nn.Parameter(torch.randn(source.classes, EMBEDDING_DIM))}
     )
+    modules.to(device)
+    if options.bfloat16:
+        # A quarter less time than planes by channel. In single precision oneDNN 3's backward pass of convolutions with 8
+        # channels writes out of bounds in this layout.
+        encoder.to(memory_format=torch.channels_last)
+        _run_in_bfloat16(encoder.get_submodule("trunk"), device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
     optimizer = torch.optim.AdamW(_groups(modules, options.weight_decay), lr=options.learning_rate)
     average = {name: value.detach().clone() for name, value in _floats(encoder)}
     identity = json.dumps({**_unlimited(options), **told}, sort_keys=True)
     step = _load(out, modules, optimizer, average, identity) if (out / STATE_FILE).exists() else 0
     out.mkdir(parents=True, exist_ok=True)
     modules.train()
-    if options.bfloat16:
-        # A quarter less time than planes by channel. In single precision oneDNN 3's backward pass of convolutions with 8
-        # channels writes out of bounds in this layout.
-        encoder.to(memory_format=torch.channels_last)
-        _run_in_bfloat16(encoder.get_submodule("trunk"))
     began, first = time.monotonic(), step
     while step < options.steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(options, step)
         torch.manual_seed(1_000_003 * options.seed + step)
-        figures = _step(source.draw(step), modules, optimizer, source.center, options)
+        losses = _step(source.draw(step), modules, optimizer, source.center, options)
         step += 1
         keep = 1 - 1 / min(options.average, 1 + step / 5)
         with torch.no_grad():
-            for name, value in _floats(encoder):
-                average[name].lerp_(value, 1 - keep)
-        if step % options.save_every == 0 or step == options.steps:
-            _save(out, step, modules, optimizer, average, identity)
+            torch._foreach_lerp_(list(average.values()), [value for _, value in _floats(encoder)], 1 - keep)
+        saves, logs = (step % every == 0 or step == options.steps for every in (options.save_every, 20))
+        if device.type == "cuda" and not saves and not logs:
+            continue  # to look at a loss is to wait for the GPU
         left = (time.monotonic() - began) / (step - first) * (options.steps - step)
+        figures = {name: value.item() for name, value in losses.items()}
+        if not math.isfinite(sum(figures.values())):
+            raise UsageError("the loss is not finite any more", hint="lower learning_rate")
         figures = {"step": step, "steps": options.steps, **figures, "seconds_left": left}
-        if step % 20 == 0 or step == options.steps:
+        if saves:
+            _save(out, step, modules, optimizer, average, identity)
+        if logs:
             with (out / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
         if report:
@@ -217,7 +233,7 @@ def distill(
     with torch.no_grad():
         for name, value in _floats(encoder):
             value.copy_(average[name])
-    encoder.eval()
+    encoder.cpu().eval()
 
 
 def start_at_center(encoder: nn.Module, center: Tensor) -> None:
@@ -254,17 +270,17 @@ def _step(
     optimizer: torch.optim.Optimizer,
     center: Tensor,
     options: DistillOptions,
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     identity, _ = modules["encoder"](batch.inputs)
     angle = angle_loss(identity, batch.targets, center)
     relation = relation_loss(identity, batch.targets, center)
     loss = options.angle_weight * angle + options.relation_weight * relation
-    figures = {"angle": angle.item(), "relation": relation.item()}
+    figures = {"angle": angle, "relation": relation}
     if options.contrast_weight > 0:
         first, second = around(identity, center).chunk(2)
         contrast = symmetric_info_nce(first, second, batch.groups, temperature=options.temperature)
         loss = loss + options.contrast_weight * contrast
-        figures["contrast"] = contrast.item()
+        figures["contrast"] = contrast
     known = batch.labels >= 0
     if options.class_weight > 0 and known.any():
         classes, accuracy = additive_margin_softmax(
@@ -275,22 +291,20 @@ def _step(
             scale=options.scale,
         )
         loss = loss + options.class_weight * classes
-        figures |= {"class": classes.item(), "accuracy": accuracy.item()}
-    if not torch.isfinite(loss):
-        raise UsageError("the loss is not finite any more", hint="lower learning_rate")
+        figures |= {"class": classes, "accuracy": accuracy}
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
     optimizer.step()
-    return figures
+    return {name: value.detach() for name, value in figures.items()}
 
 
-def _run_in_bfloat16(trunk: nn.Module) -> None:
+def _run_in_bfloat16(trunk: nn.Module, device: torch.device) -> None:
     """Until its `forward` is deleted again. Pooling and heads stay in single precision: angles need the digits."""
     exact = trunk.forward
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             made: Tensor = exact(x)
         return made.float()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .encoders import ConvBlock, Heads, channels
+from .encoders import ConvBlock, Heads, attentive_statistics, channels, scaled_pixels
 
 Stride = int | tuple[int, int]
 
@@ -72,22 +72,21 @@ class EdgeFaceEncoder(nn.Module):
         self.heads = Heads(d, dropout)
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        x = (face.float().permute(0, 3, 1, 2) - 127.5) / 64.0
-        return self.heads(self.pool(self.trunk(x)).flatten(1))
+        return self.heads(self.pool(self.trunk(scaled_pixels(face))).flatten(1))
 
 
 class EdgeVoiceEncoder(nn.Module):
     """Log-mel, float32 (N, T, M) -> identity (N, 256), pin (N, 256), unit vectors. M is a multiple of 16.
 
-    The mean of every mel band over time is removed first, which takes a microphone's fixed coloring away.
-    Statistics pooling with attention after Okabe et al. 2018, in single precision whatever runs before it.
+    The trunk sees two planes: the log-mel without the mean of the whole, which is loudness, and without each band's mean over
+    time too, which is the timbre of voice and microphone.
     """
 
     def __init__(self, width: float = 1.0, dropout: float = 0.0, mels: int = 80) -> None:
         super().__init__()
         a, b, c, d = (channels(count, width) for count in (32, 64, 96, 256))
         self.trunk = nn.Sequential(
-            ConvBlock(1, a, 2),
+            ConvBlock(2, a, 2),
             *stage(a, a, 1, 2),
             *stage(a, b, 1, (2, 1)),
             *stage(b, c, 2, (2, 1)),
@@ -101,12 +100,8 @@ class EdgeVoiceEncoder(nn.Module):
         self.heads = Heads(2 * d, dropout)
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        x = log_mel - log_mel.mean(dim=1, keepdim=True)
-        x = x.transpose(1, 2).unsqueeze(1) / 4.0  # (N, 1, M, T); 4 is about the spread of speech in nats
-        x = self.trunk(x)
-        weights = torch.softmax(self.attention(x).float(), dim=3)
-        x = x.float()
-        mean = (weights * x).sum(dim=3)
-        variance = (weights * x * x).sum(dim=3) - mean * mean
-        deviation = torch.sqrt(torch.clamp(variance, min=1e-5))
-        return self.heads(torch.cat([mean, deviation], dim=1).flatten(1))
+        means = log_mel.mean(dim=1, keepdim=True)
+        level = means.mean(dim=2, keepdim=True)
+        planes = torch.stack([log_mel - level, log_mel - means], dim=1)  # (N, 2, T, M)
+        x = self.trunk(planes.transpose(2, 3) / 4.0)  # 4 is about the spread of speech in nats
+        return self.heads(attentive_statistics(x, self.attention(x)))

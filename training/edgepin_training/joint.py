@@ -14,7 +14,7 @@ from .mining import hardness_at, miner
 
 def joint_loss(
     embeddings: dict[str, Tensor], labels: Tensor, config: TrainConfig, step: int
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The cross-modal loss, the mean over all pairs of modalities, and what there is to report.
 
     `embeddings` maps two or more modalities to unit vectors (N, D), in which row i is of person `labels[i]` (int64, (N,))
@@ -22,12 +22,12 @@ def joint_loss(
     """
     pairs = list(combinations(embeddings.values(), 2))
     loss = torch.stack([_pair_loss(a, b, labels, config, step) for a, b in pairs]).mean()
-    figures = {"cross_modal_loss": loss.item()}
+    figures: dict[str, Tensor | float] = {"cross_modal_loss": loss.detach()}
     if config.cross_modal_loss != "info_nce" and config.mining == "curriculum":
         figures["hardness"] = hardness_at(config.hardness, step, config.steps)
     if config.orthogonality_weight:
         apart = orthogonality(torch.cat(list(embeddings.values())), labels.repeat(len(embeddings)))
-        figures["orthogonality_loss"] = apart.item()
+        figures["orthogonality_loss"] = apart.detach()
         loss = loss + config.orthogonality_weight * apart
     return loss, figures
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgepin._errors import UsageError
-
 from .config import TrainConfig
 from .corpus import Corpus
 from .grad_cache import Embedded
@@ -40,34 +38,40 @@ class Objective:
 
     def loss(
         self, embeddings: dict[str, Embedded], batch: Batch, step: int
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of the whole batch, a scalar, and what there is to report.
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss of the whole batch, a scalar, and what there is to report: scalars, some of them still on a GPU.
 
-        `embeddings` are those of `items`. Raises UsageError if the loss is not finite.
+        `embeddings` are those of `items`.
         """
         config = self.config
         rows = [len(share(len(batch.face_labels), rank, self.team.size)) for rank in range(self.team.size)]
         # The losses may draw, too (negatives by chance), and every process the same.
         torch.manual_seed(step_seed(config, step))
         loss = torch.zeros((), device=batch.faces.device)
-        figures: dict[str, float] = {}
+        figures: dict[str, Tensor | float] = {}
         for modality, labels in (("face", batch.face_labels), ("voice", batch.voice_labels)):
             if not (config.identity_weight or config.contrastive_weight):
                 continue
             identity = self.team.gather(embeddings[modality][0], rows)
             # The classes tell who; the two captures of a person, held against everyone else's, tell it sooner where
             # most people have one or two captures and a class is hardly ever drawn.
-            classes, accuracy = additive_margin_softmax(
-                identity, self.modules["centers"][modality], labels, margin=config.margin, scale=config.scale
-            )
             first, second = identity.chunk(2)
             contrast = symmetric_info_nce(first, second, labels.chunk(2)[0], temperature=config.temperature)
-            loss = loss + config.identity_weight * classes + config.contrastive_weight * contrast
-            figures |= {
-                f"{modality}_loss": classes.item(),
-                f"{modality}_contrast": contrast.item(),
-                f"{modality}_accuracy": accuracy.item(),
-            }
+            if config.identity_weight:
+                classes, accuracy = additive_margin_softmax(
+                    identity,
+                    self.modules["centers"][modality],
+                    labels,
+                    margin=config.margin,
+                    scale=config.scale,
+                )
+                loss = loss + config.identity_weight * classes
+                figures |= {
+                    f"{modality}_loss": classes.detach(),
+                    f"{modality}_accuracy": accuracy.detach(),
+                }
+            loss = loss + config.contrastive_weight * contrast
+            figures[f"{modality}_contrast"] = contrast.detach()
         if len(batch.paired) > 1:
             pins = {
                 name: self.team.gather(embeddings[name][1], rows)[batch.paired] for name in ("face", "voice")
@@ -77,9 +81,7 @@ class Objective:
             cross, reported = joint_loss(pins, batch.pair_labels, config, step)
             loss = loss + config.cross_modal_weight * cross
             figures |= reported
-        if not torch.isfinite(loss):
-            raise UsageError("the loss is not finite any more", hint="lower learning_rate")
-        return loss, {"loss": loss.item(), **figures}
+        return loss, {"loss": loss.detach(), **figures}
 
     def _paired(self, batch: Batch) -> list[int]:
         """How many pairs each process has."""

@@ -154,7 +154,7 @@ def joined(device: str = "auto") -> Iterator[Team]:
         EnvironmentFault: the device or its communication is not there, or another process does not answer any more.
     """
     rank, size, local = launched()
-    here = _device(device, local)
+    here = pick_device(device, local)
     if size == 1:
         yield Team(device=here)
         return
@@ -207,7 +207,11 @@ def launched() -> tuple[int, int, int]:
     return rank, size, local
 
 
-def _device(name: str, local: int) -> torch.device:
+def pick_device(name: str, local: int = 0) -> torch.device:
+    """What "auto", "cpu" or "cuda" means here; `local` is the rank on this machine.
+
+    Raises EnvironmentFault where there is no GPU, and UsageError where there is none for this process.
+    """
     there = torch.cuda.is_available()
     if name == "cpu" or (name == "auto" and not there):
         return torch.device("cpu")

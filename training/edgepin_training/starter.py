@@ -28,7 +28,8 @@ from edgepin._cli.console import exit_codes, say
 from .checkpoint import build_encoders, save_checkpoint, write_run
 from .config import TrainConfig
 from .corpus import Modality
-from .distill import distill, load_average
+from .distill import Source, distill, load_average
+from .parallel import pick_device
 from .pins import train_pins
 from .starter_data import FaceCaptures, Recipe, StarterData, Teachers, VoiceCaptures
 from .teachers import FaceTeacher, Progress, VoiceTeacher
@@ -46,9 +47,12 @@ def make_starter(
     teachers: Teachers | None = None,
     only: str = "",
     init: Path | None = None,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
     progress: Progress,
 ) -> None:
     """Trains both encoders or, with `only`, the "face" or the "voice"; `assemble` makes a run of them.
+
+    Recipes that are `online` are trained on `device`, the others on the CPU.
 
     `init` is a folder that an earlier call wrote, with another recipe or other captures: a training that has no state in
     `out` yet starts from the weights there, where there are any.
@@ -62,7 +66,11 @@ def make_starter(
     rendered = _rendered(out / "rendered", data, progress)
     if only in ("", "face"):
         faces = FaceCaptures.read(data, rendered, config.face_spec, progress)
-        source = faces.source(out / "faces", face, teachers, progress)
+        source: Source
+        if face.online:
+            source = faces.online_source(out / "faces", data, face, teachers, device, progress)
+        else:
+            source = faces.source(out / "faces", face, teachers, progress)
         told = {"recipe": _told(face), "captures": faces.digest}
         distill(
             encoders["face"],
@@ -75,11 +83,14 @@ def make_starter(
         )
     if only in ("", "voice"):
         voices = VoiceCaptures.read(data, rendered, progress)
-        voice_source = voices.source(out / "voices", voice, teachers, config.log_mel, progress)
+        if voice.online:
+            source = voices.online_source(voice, teachers, config.log_mel, device)
+        else:
+            source = voices.source(out / "voices", voice, teachers, config.log_mel, progress)
         told = {"recipe": _told(voice), "captures": voices.digest}
         distill(
             encoders["voice"],
-            voice_source,
+            source,
             voice.distill,
             out / "voices",
             told=told,
@@ -171,12 +182,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--faces", type=_FOLDER, required=True, help="Face crops, in folders by person.")
 @click.option("--voices", type=_FOLDER, required=True, help="Voices, in folders by speaker.")
 @click.option("--more-voices", type=_FOLDER, help="Voices whose speakers are not known.")
-@click.option(
-    "--face-recipe", default=CONFIGS / "starter_face.toml", type=click.Path(path_type=Path), help="TOML."
-)
-@click.option(
-    "--voice-recipe", default=CONFIGS / "starter_voice.toml", type=click.Path(path_type=Path), help="TOML."
-)
+@click.option("--face-recipe", type=click.Path(path_type=Path), help="TOML, instead of the packaged one.")
+@click.option("--voice-recipe", type=click.Path(path_type=Path), help="TOML, instead of the packaged one.")
 @click.option("--face-steps", type=click.IntRange(1), help="Overrides the recipe's number of steps.")
 @click.option("--voice-steps", type=click.IntRange(1), help="Overrides the recipe's number of steps.")
 @click.option(
@@ -186,6 +193,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--init", type=_FOLDER, help="An earlier run to start from, of another recipe or other captures."
 )
 @click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to train. On a GPU the teachers label new captures without end, by recipes of their own.",
+)
+@click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run."
 )
 @exit_codes
@@ -193,23 +207,34 @@ def main(
     faces: Path,
     voices: Path,
     more_voices: Path | None,
-    face_recipe: Path,
-    voice_recipe: Path,
+    face_recipe: Path | None,
+    voice_recipe: Path | None,
     face_steps: int | None,
     voice_steps: int | None,
     only: str | None,
     init: Path | None,
+    device: str,
     out: Path,
 ) -> None:
     """Distill the starter's encoders. A call that was killed goes on where it stood when it is made again."""
     data = StarterData(faces, voices, more_voices)
-    face, voice = Recipe.read(face_recipe), Recipe.read(voice_recipe)
-    face, voice = face.of_steps(face_steps), voice.of_steps(voice_steps)
+    where = pick_device(device)
+    kind = "_online" if where.type == "cuda" else ""
+    face = Recipe.read(face_recipe or CONFIGS / f"starter_face{kind}.toml").of_steps(face_steps)
+    voice = Recipe.read(voice_recipe or CONFIGS / f"starter_voice{kind}.toml").of_steps(voice_steps)
     config = TrainConfig.read(CONFIGS / "edge.toml")
     progress = Bar()
     if only != "assemble":
         make_starter(
-            data, out, face=face, voice=voice, config=config, only=only or "", init=init, progress=progress
+            data,
+            out,
+            face=face,
+            voice=voice,
+            config=config,
+            only=only or "",
+            init=init,
+            device=where,
+            progress=progress,
         )
     if only in (None, "assemble"):
         assemble(data, out, config=config, face=face, voice=voice, progress=progress)

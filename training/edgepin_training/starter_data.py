@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from edgepin._capture.faces import FaceSpec
 from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
@@ -19,9 +21,14 @@ from edgepin._errors import UsageError
 from .config import tomllib
 from .corpus import Modality, list_captures, load_faces, load_voices
 from .distill import DistillOptions
+from .dlib_network import WEIGHTS, DlibFaceNetwork
+from .face_chips import load_or_make
 from .face_views import FACE_VIEWS
+from .ge2e_network import Ge2eNetwork
+from .online_faces import OnlineFaceOptions, OnlineFaceSource
+from .online_voices import Clips, OnlineVoiceSource
 from .sources import FaceSource, VoiceSet, VoiceSource
-from .teachers import FaceTeacher, Progress, Teacher, VoiceTeacher, embed_cached
+from .teachers import FaceTeacher, Progress, Teacher, VoiceTeacher, embed_cached, teacher_file
 from .views import VOICE_VIEWS, make_voice_views
 
 RENDERED_VIEWS = 3
@@ -39,6 +46,9 @@ class Recipe:
         1  # how many of `FACE_VIEWS` or `VOICE_VIEWS`; each costs the teacher a pass over all captures
     )
     rendered_share: float = 0.1  # of a batch
+    online: bool = (
+        False  # the teacher labels new captures while the student trains, on a GPU; `views` are not used
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.augment <= 3:
@@ -80,12 +90,18 @@ class StarterData:
     rendered_captures: int = 4
 
 
+def _face_network() -> nn.Module:
+    return DlibFaceNetwork.read(teacher_file("face_recognition_models", f"models/{WEIGHTS}"))
+
+
 @dataclass(frozen=True)
 class Teachers:
     """How to get the teachers, which happens only where one of their embeddings is missing."""
 
     face: Callable[[], Teacher] = FaceTeacher
     voice: Callable[[], Teacher] = VoiceTeacher
+    face_network: Callable[[], nn.Module] = _face_network
+    voice_network: Callable[[], nn.Module] = Ge2eNetwork.load
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,36 @@ class FaceCaptures:
             augment=recipe.augment,
             centering=recipe.centering,
             seed=options.seed,
+        )
+
+    def online_source(
+        self,
+        folder: Path,
+        data: StarterData,
+        recipe: Recipe,
+        teachers: Teachers,
+        device: torch.device,
+        progress: Progress,
+    ) -> OnlineFaceSource:
+        """The maps to the teacher's chips are found once, with dlib, and kept in `folder`."""
+        files = [file for captures in list_captures(data.faces, IMAGE_SUFFIXES).values() for file in captures]
+        real = load_or_make(
+            folder / "chips-real.npz", self.real.items, self.real.labels, files=files, progress=progress
+        )
+        rendered = load_or_make(
+            folder / "chips-rendered.npz", self.rendered.items, self.rendered.labels, progress=progress
+        )
+        options = OnlineFaceOptions(
+            rendered=recipe.rendered_share, augment=recipe.augment, centering=recipe.centering
+        )
+        return OnlineFaceSource(
+            real,
+            rendered,
+            teachers.face_network(),
+            options,
+            batch_size=recipe.distill.batch_size,
+            seed=recipe.distill.seed,
+            device=device,
         )
 
 
@@ -189,6 +235,26 @@ class VoiceCaptures:
             sets,
             shares=(1 - recipe.rendered_share, recipe.rendered_share),
             batch_size=options.batch_size,
+            log_mel=log_mel,
+            augment=recipe.augment,
+            centering=recipe.centering,
+            seed=options.seed,
+        )
+
+    def online_source(
+        self, recipe: Recipe, teachers: Teachers, log_mel: str, device: torch.device
+    ) -> OnlineVoiceSource:
+        options = recipe.distill
+        speakers = np.concatenate([self.real.labels, np.full(len(self.unknown), -1)])
+        return OnlineVoiceSource(
+            [
+                Clips([*self.real.items, *self.unknown], speakers),  # type: ignore[list-item]
+                Clips(self.rendered.items, self.rendered.labels),  # type: ignore[arg-type]
+            ],
+            (1 - recipe.rendered_share, recipe.rendered_share),
+            teachers.voice_network(),
+            batch_size=options.batch_size,
+            device=device,
             log_mel=log_mel,
             augment=recipe.augment,
             centering=recipe.centering,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import math
 import warnings
@@ -158,13 +159,25 @@ def embed_cached(
     return np.array(rows)
 
 
+def teacher_file(package: str, name: str) -> Path:
+    """A file of an installed teacher, without importing it. Raises EnvironmentFault where the package is not installed."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise _missing(package)
+    return Path(found.origin).parent / name
+
+
+def _missing(module: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the teacher needs {module}, which is not installed",
+        hint="pip install dlib face_recognition_models 'setuptools<81' resemblyzer librosa webrtcvad-wheels",
+    )
+
+
 def _require(module: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one of them imports the outdated pkg_resources
             return importlib.import_module(module)
     except ImportError as error:
-        raise EnvironmentFault(
-            f"the teacher needs {error.name or module}, which is not installed",
-            hint="pip install dlib face_recognition_models 'setuptools<81' resemblyzer librosa webrtcvad-wheels",
-        ) from error
+        raise _missing(error.name or module) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgepin._errors import EnvironmentFault, UsageError
 
@@ -77,16 +77,22 @@ def _train(
     scaler = gradient_scaler(config.precision, team.device)
     torch.manual_seed(config.seed)
     encoders = build_encoders(config, {name: other.items[0].shape for name, other in corpus.others.items()})
-    centers = {
-        "face": nn.Parameter(torch.randn(len(corpus.faces.names), EMBEDDING_DIM)),
-        "voice": nn.Parameter(torch.randn(sampler.voice_classes, EMBEDDING_DIM)),
-    }
-    modules = nn.ModuleDict({**encoders, "centers": nn.ParameterDict(centers)}).train()
-    modules = synchronized(modules, team, config.chunk).to(team.device)
-    if config.precision == "bf16" and team.device.type == "cpu":
-        # A quarter less time for dense convolutions; in single precision see `distill`.
+    modules = nn.ModuleDict(encoders)
+    if config.identity_weight:
+        centers = {
+            "face": nn.Parameter(torch.randn(len(corpus.faces.names), EMBEDDING_DIM)),
+            "voice": nn.Parameter(torch.randn(sampler.voice_classes, EMBEDDING_DIM)),
+        }
+        modules["centers"] = nn.ParameterDict(centers)
+    modules = synchronized(modules.train(), team, config.chunk).to(team.device)
+    if config.precision != "fp32":
+        # A quarter less time for dense convolutions on a processor, and what tensor cores take; in single precision see
+        # `distill`.
         modules = modules.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(modules, config)
+    if team.device.type == "cuda":
+        # A step has the shapes of the one before: the algorithms that are tried first serve all of them.
+        torch.backends.cudnn.benchmark = True
+    optimizer = _optimizer(modules, config, team.device)
     if team.first(lambda: _begins(out, config, summary)):
         if config.init:
             start_from(Path(config.init), {name: modules[name] for name in encoders})
@@ -94,6 +100,7 @@ def _train(
         start = 0
     else:
         start = load_checkpoint(out, modules, optimizer, scaler)
+        _lay_out_as_parameters(optimizer)
     team.agree(
         str(start),
         EnvironmentFault(
@@ -146,12 +153,25 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _optimizer(modules: nn.ModuleDict, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(modules: nn.ModuleDict, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             modules.parameters(), lr=config.learning_rate, momentum=0.9, weight_decay=config.weight_decay
         )
-    return torch.optim.AdamW(modules.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(
+        modules.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",  # one launch for all parameters
+    )
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """A checkpoint has everything contiguous, and the fused optimizer takes no other layout than the parameter's."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _step(
@@ -185,7 +205,17 @@ def _step(
     nn.utils.clip_grad_norm_(objective.modules.parameters(), 5.0)
     scaler.step(optimizer)
     scaler.update()
-    return figures
+    return _reported(figures)
+
+
+def _reported(figures: dict[str, Tensor | float]) -> dict[str, float]:
+    """The figures of a step as numbers, for which a GPU is waited for once. Raises UsageError if the loss is not finite."""
+    there = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
+    numbers = dict(zip(there, torch.stack(list(there.values())).tolist(), strict=True))
+    found = {name: numbers[name] if name in numbers else float(value) for name, value in figures.items()}
+    if not math.isfinite(found["loss"]):
+        raise UsageError("the loss is not finite any more", hint="lower learning_rate")
+    return found
 
 
 def _summarize(corpus: Corpus) -> dict[str, Any]:
