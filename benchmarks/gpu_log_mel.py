@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_log_mel.py [--json results.json] [--rounds 15] [--seconds 40]
 
-It needs an NVIDIA GPU, nvcc, and a torch that was built for CUDA, and stops with a message without them. It has not run
-yet: no GPU was at hand when it was written. For bugs that only a GPU shows, see the commands in
-``tests/gpu/test_cuda_log_mel.py``.
+It needs an NVIDIA GPU, nvcc, and a torch that was built for CUDA, and stops with a message without them. It has run on
+an H200: ``benchmarks/results/gpu_log_mel_h200.json``, explained in ``docs/cuda-log-mel.md``. For bugs that only a GPU
+shows, see the commands in ``tests/gpu/test_cuda_log_mel.py``.
 
 Methods take turns within a round, so that a change of the clocks meets all of them; the table has medians over the
 rounds. Times are from CUDA events around a row of calls, divided by their number. Fix the clocks first

@@ -9,6 +9,9 @@ The same call goes on where one stopped. With a GPU, many more people in less ti
     python -m benchmarks.reference --out build/gpu --resident --people 80000 --minutes 4 --json build/gpu/found.json \\
         --set batch_size=1024 --set identity_weight=0
     python -m benchmarks.reference --evaluate build/gpu/run --out build/gpu --json benchmarks/results/reference_gpu.json
+
+`--pins N` also fits the pins in closed form (`edgepin_training.canonical`) on N more rendered people, of whom the training knows
+nothing, and measures these.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import torch
 
 from benchmarks.rendered_people import UNSEEN_FIRST, against_oracle, load_people
 from benchmarks.resident_people import (
+    CAPTURES,
     ResidentSampler,
     corpus_of,
     load_resident,
@@ -35,11 +39,13 @@ from benchmarks.resident_people import (
 from edgepin._errors import EnvironmentFault
 from edgepin._safe_files import write_atomic
 from edgepin_training._cli import CONFIGS
-from edgepin_training.checkpoint import RUN_FILE, load_run, read_run
+from edgepin_training.canonical import choose_canonical
+from edgepin_training.checkpoint import RUN_FILE, Run, load_run, read_run
 from edgepin_training.config import TrainConfig
 from edgepin_training.corpus import Corpus
 from edgepin_training.encoders import parameter_count
 from edgepin_training.parallel import pick_device
+from edgepin_training.pins import seen_by_pin
 from edgepin_training.sampler import Sampler
 from edgepin_training.trainer import train
 
@@ -95,11 +101,17 @@ def _told(arguments: list[str] | None) -> argparse.Namespace:
         "--render-minutes", type=float, default=0.0, help="stop rendering then; 0: with the last one"
     )
     parser.add_argument("--processes", type=int, default=0, help="that render; 0: one for each processor")
+    parser.add_argument(
+        "--pins", type=int, default=0, metavar="N", help="fit canonical pins on N more people"
+    )
+    parser.add_argument(
+        "--pins-first", type=int, help="the number of their first one; by default behind all others"
+    )
     parser.add_argument("--evaluate", type=Path, metavar="RUN", help="no training: measure this run")
     told = parser.parse_args(arguments)
     if told.json is None and not told.render_only:
         parser.error("--json says where the figures go")
-    if told.people > UNSEEN_FIRST:
+    if max(told.people, told.pins + (told.pins_first or told.people)) > UNSEEN_FIRST:
         parser.error(f"the people from number {UNSEEN_FIRST} on are kept from training")
     return told
 
@@ -199,7 +211,32 @@ def _unseen(path: Path, told: argparse.Namespace, config: TrainConfig) -> dict[s
     except EnvironmentFault:
         people = render_here(told.unseen, UNSEEN_FIRST, config)
         eyes = "the generator's, moved as the Haar finder moves them"
-    return {**against_oracle(load_run(path), people), "eyes": eyes}
+    run = load_run(path)
+    figures = {**against_oracle(run, people), "eyes": eyes}
+    if told.pins:
+        chosen = _fit_pins(run, told, config)
+        figures["canonical_pins"] = {**chosen, **against_oracle(run, people)}
+    return figures
+
+
+def _fit_pins(run: Run, told: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+    """Gives the run canonical pins, of people rendered for that; what was chosen, and in what time."""
+    began = time.monotonic()
+    first = told.people if told.pins_first is None else told.pins_first
+    render_people(told.out / "resident", told.pins, config, first=first, processes=told.processes)
+    rendered = _minutes(began)
+    people = load_resident(told.out / "resident", told.pins, torch.device("cpu"), first=first)
+    ends = people.starts + people.counts
+    seen = {
+        "face": seen_by_pin(run.face, people.crops.split(64)),
+        "voice": seen_by_pin(
+            run.voice, (people.frames[a:b].float()[None] for a, b in zip(people.starts, ends, strict=True))
+        ),
+    }
+    faces, voices = (rows.double().numpy().reshape(len(people), CAPTURES, -1) for rows in seen.values())
+    fit, chosen = choose_canonical(faces, voices)
+    fit.put_into(run.face, run.voice)
+    return {**chosen, "render_minutes": rendered, "minutes": round(_minutes(began) - rendered, 1)}
 
 
 def _changed(packaged: TrainConfig, config: TrainConfig) -> dict[str, Any]:

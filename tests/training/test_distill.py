@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgepin._errors import IntegrityError, UsageError
 from edgepin_training.distill import (
-    STATE_FILE,
     DistillBatch,
     DistillOptions,
     TargetSpace,
@@ -22,9 +22,9 @@ from edgepin_training.distill import (
     around,
     distill,
     learning_rate,
-    load_average,
     relation_loss,
 )
+from edgepin_training.distill_state import STATE_FILE, load_average, read_told
 from edgepin_training.encoders import Heads
 
 TINY = DistillOptions(steps=8, batch_size=16, warmup=2, save_every=4, learning_rate=5e-3, average=4)
@@ -182,6 +182,34 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path, change: dict[str, obj
     with pytest.raises(UsageError, match="other options or data"):
         run(tmp_path, dataclasses.replace(TINY, **change), told)
     assert (tmp_path / STATE_FILE).read_bytes() == kept
+
+
+def test_a_state_says_what_its_run_was_told(tmp_path: Path) -> None:
+    run(tmp_path, told="captures")
+    told = read_told(tmp_path)
+    assert (told["told"], told["batch_size"]) == ("captures", TINY.batch_size)
+    assert "steps" not in told  # more of them is the same run
+
+
+class OnePlane(Linear):
+    """Its first weights are (32, 1), which would broadcast into (32, 12)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk[0] = nn.Linear(1, 32)
+
+
+def test_weights_of_another_encoder_are_refused_and_not_stretched(tmp_path: Path) -> None:
+    run(tmp_path)
+    state = load_file(tmp_path / STATE_FILE)
+    with pytest.raises(UsageError, match=r"another encoder: its trunk\.0\.weight"):
+        load_average(OnePlane(), tmp_path)
+    with pytest.raises(UsageError, match="another encoder"):
+        distill(OnePlane(), People(), dataclasses.replace(TINY, steps=9), tmp_path, told={"told": ""})
+    narrow = {n: v[:, :1].contiguous() if n == "average.trunk.0.weight" else v for n, v in state.items()}
+    save_file(narrow, tmp_path / STATE_FILE, metadata={"step": "8", "identity": "{}"})
+    with pytest.raises(UsageError, match="another encoder"):
+        load_average(Linear(), tmp_path)
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:

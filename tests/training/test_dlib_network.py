@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from edgepin._errors import IntegrityError, UsageError
+from edgepin._errors import EnvironmentFault, IntegrityError
 from edgepin_training import dlib_network
 from edgepin_training.dlib_network import WEIGHTS, DlibFaceNetwork
 
@@ -102,7 +102,7 @@ def by_hand(
 
 def test_a_network_that_is_read_computes_what_its_layers_say(tmp_path: Path) -> None:
     layers = weights()
-    network = DlibFaceNetwork.read(written(tmp_path / WEIGHTS, layers))
+    network = DlibFaceNetwork.load(written(tmp_path / WEIGHTS, layers))
     chips = np.random.default_rng(1).integers(0, 256, (2, 150, 150, 3)).astype(np.float32)
     found = network(torch.from_numpy(chips))
     assert found.dtype == torch.float32
@@ -112,14 +112,14 @@ def test_a_network_that_is_read_computes_what_its_layers_say(tmp_path: Path) -> 
 
 
 def test_a_network_that_is_read_is_not_trained(tmp_path: Path) -> None:
-    network = DlibFaceNetwork.read(written(tmp_path / WEIGHTS, weights()))
+    network = DlibFaceNetwork.load(written(tmp_path / WEIGHTS, weights()))
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
-        DlibFaceNetwork.read(tmp_path / WEIGHTS)
+def test_a_missing_file_is_a_fault_of_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault, match="cannot be read"):
+        DlibFaceNetwork.load(tmp_path / WEIGHTS)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9])
@@ -128,7 +128,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, share: float) -> None
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(IntegrityError):
-        DlibFaceNetwork.read(path)
+        DlibFaceNetwork.load(path)
 
 
 def test_a_file_cut_off_within_a_tensors_head_is_refused(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_file_cut_off_within_a_tensors_head_is_refused(tmp_path: Path) -> None
     for length in range(head, head + 14):
         path.write_bytes(data[:length])
         with pytest.raises(IntegrityError):
-            DlibFaceNetwork.read(path)
+            DlibFaceNetwork.load(path)
 
 
 def test_other_layers_than_the_networks_are_refused(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_other_layers_than_the_networks_are_refused(tmp_path: Path) -> None:
         [*layers[:2], (name, values, (-shape[0], -1, 1, -1), before), *layers[3:]],
     ):
         with pytest.raises(IntegrityError):
-            DlibFaceNetwork.read(written(tmp_path / WEIGHTS, wrong))
+            DlibFaceNetwork.load(written(tmp_path / WEIGHTS, wrong))
 
 
 def test_dlib_itself_says_the_same(tmp_path: Path) -> None:
@@ -171,5 +171,5 @@ def test_dlib_itself_says_the_same(tmp_path: Path) -> None:
     path = face_recognition_models.face_recognition_model_location()
     chips = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3)).astype(np.uint8)
     peer = np.array(dlib.face_recognition_model_v1(path).compute_face_descriptor(list(chips)))
-    found = DlibFaceNetwork.read(Path(path))(torch.from_numpy(chips)).numpy()
+    found = DlibFaceNetwork.load(Path(path))(torch.from_numpy(chips)).numpy()
     np.testing.assert_allclose(found, peer, atol=1e-5)

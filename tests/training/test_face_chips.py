@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgepin._capture.image import decode_image
 from edgepin._errors import IntegrityError
-from edgepin_training.face_chips import ChipFinder, FaceChips, load_or_make, read_chips, write_chips
+from edgepin_training.face_chips import FaceChips, load_or_make, read_chips, write_chips
 
 LABELS = np.array([0, 0, 1, -1])
 
@@ -97,13 +97,14 @@ def test_the_found_map_cuts_the_teachers_chip() -> None:
 
     from edgepin._capture.faces import Face, FaceSpec, align
     from edgepin_training.rendered import capture_seed, make_person, render_face
-    from edgepin_training.teachers import FaceTeacher
+    from edgepin_training.teachers import DlibChips
 
     drawn = render_face(make_person(8, 0), capture_seed(8, 0, "face", 0))
     eyes = Face(drawn.left_eye, drawn.right_eye, (0.0, 0.0, 192.0, 192.0), 1.0)
     crop = align(drawn.image, eyes, FaceSpec())
-    chip = FaceTeacher().chip(crop)
+    chips = DlibChips()
+    chip = chips.cut(crop)
     made = cv2.warpAffine(
-        crop, ChipFinder()(crop), (150, 150), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        crop, chips.map(crop), (150, 150), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     assert np.abs(made.astype(int) - chip).mean() < 3

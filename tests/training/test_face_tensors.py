@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 from edgepin._errors import UsageError
 from edgepin_training.face_nuisances import moves
 from edgepin_training.face_tensors import (
-    CHIP_SIDE,
     LANDMARKS,
     Known,
     NewFaces,
@@ -22,6 +21,7 @@ from edgepin_training.face_tensors import (
     similarity,
     transform,
 )
+from edgepin_training.teachers import CHIP_SIDE
 
 # A crop is smaller than its chip, turned and shifted a little.
 MAP = torch.tensor([[2.3, 0.2, 1.0], [-0.2, 2.3, 6.0]])

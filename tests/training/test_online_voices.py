@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 from pathlib import Path
 
@@ -66,7 +67,17 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     for batch in (again, other.draw(4)):
         assert torch.equal(batch.inputs, first.inputs)
         assert torch.equal(batch.targets, first.targets)
-    assert not torch.equal(source(seed=4).draw(4).targets, first.targets)
+
+
+@pytest.mark.parametrize("seed", [4, 1 << 40])
+def test_another_seed_is_another_batch(seed: int) -> None:
+    # Of the same stream and step, and of steps where crops are as long.
+    drawn = [source(seed=s).draw(step) for s in (3, seed) for step in range(12)]
+    lengths = {batch.inputs.shape[1] for batch in drawn}
+    assert len(lengths) > 1
+    for length in lengths:
+        alike = [batch.targets for batch in drawn if batch.inputs.shape[1] == length]
+        assert all(not torch.equal(one, two) for one, two in itertools.combinations(alike, 2))
 
 
 def test_a_batch_is_pairs_of_crops_of_one_stretch() -> None:

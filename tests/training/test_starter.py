@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,24 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import soundfile
 import torch
+from torch import Tensor, nn
 
 from edgepin._errors import EnvironmentFault, IntegrityError, UsageError
+from edgepin_training import dlib_network
 from edgepin_training import teachers as teachers_module
 from edgepin_training.checkpoint import build_encoders, load_run
 from edgepin_training.config import TrainConfig
-from edgepin_training.distill import DistillOptions, load_average
+from edgepin_training.distill import DistillOptions
+from edgepin_training.distill_state import load_average
 from edgepin_training.face_views import FaceView
 from edgepin_training.sources import FaceSource, VoiceSet, VoiceSource
 from edgepin_training.starter import CONFIGS, assemble, make_starter
 from edgepin_training.starter_data import Recipe, StarterData, Teachers
-from edgepin_training.teachers import FaceTeacher, embed_cached, loudness
+from edgepin_training.teachers import DlibChips, FaceTeacher, embed_cached, loudness
 from edgepin_training.views import HOP, WINDOW, VoiceView, VoiceViews, count_windows, make_voice_views
+
+from .starter_people import quiet, write_people
 
 TINY = DistillOptions(steps=2, batch_size=8, warmup=1, save_every=1)
 FACE = Recipe(TINY, rendered_share=0.25)
@@ -49,32 +54,9 @@ class Means:
         return np.array(rows, np.float32) + np.float32(0.01) * np.arange(self.dimensions, dtype=np.float32)
 
 
-def quiet(*_: Any) -> None:
-    return None
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> StarterData:
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for person in range(4):
-        for capture in range(2):
-            folder = root / "faces" / f"p{person}"
-            folder.mkdir(parents=True, exist_ok=True)
-            face = np.clip(rng.normal(40 + 50 * person, 20, (64, 64, 3)), 0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / f"{capture}.png"), face)
-            for where in (root / "voices" / f"s{person}", root / "more"):
-                where.mkdir(parents=True, exist_ok=True)
-                time = np.arange(40_000) / 16_000
-                tone = (
-                    0.3 * np.sin(2 * np.pi * 200 * (person + 1) * time) * (np.sin(2 * np.pi * 6 * time) > 0)
-                )
-                soundfile.write(
-                    where / f"{person}{capture}.wav", tone + rng.normal(0, 0.003, len(time)), 16_000
-                )
-    return StarterData(
-        root / "faces", root / "voices", root / "more", rendered_people=12, rendered_captures=2
-    )
+    return write_people(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +65,7 @@ def made(data: StarterData, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     taught = [Means(128), Means(256)]
     teachers = Teachers(lambda: taught[0], lambda: taught[1])
     make_starter(data, out, face=FACE, voice=VOICE, config=CONFIG, teachers=teachers, progress=quiet)
-    assemble(data, out, config=CONFIG, face=FACE, voice=VOICE, progress=quiet)
+    assemble(data, out, config=CONFIG, progress=quiet)
     return out, taught
 
 
@@ -125,10 +107,23 @@ def test_the_teachers_see_every_capture_once(made: tuple[Path, list[Means]], dat
     )
 
 
-def test_another_recipe_in_the_same_folder_is_refused(
+@pytest.mark.parametrize(
+    ("modality", "change"), [("face", {"augment": 0.5}), ("face", {"online": True}), ("voice", {"views": 3})]
+)
+def test_another_recipe_in_the_same_folder_is_refused_before_a_teacher_is_asked(
+    made: tuple[Path, list[Means]], data: StarterData, modality: str, change: dict[str, Any]
+) -> None:
+    recipes = {"face": FACE, "voice": VOICE}
+    recipes[modality] = dataclasses.replace(recipes[modality], **change)
+    asked = Teachers(nobody, nobody, nobody, nobody, nobody)
+    with pytest.raises(UsageError, match="another recipe"):
+        make_starter(data, made[0], config=CONFIG, teachers=asked, progress=quiet, **recipes)
+
+
+def test_other_options_in_the_same_folder_are_refused(
     made: tuple[Path, list[Means]], data: StarterData
 ) -> None:
-    other = dataclasses.replace(FACE, augment=0.5)
+    other = dataclasses.replace(FACE, distill=dataclasses.replace(TINY, learning_rate=1e-4))
     with pytest.raises(UsageError, match="other options"):
         make_starter(data, made[0], face=other, voice=VOICE, config=CONFIG, only="face", progress=quiet)
 
@@ -162,6 +157,40 @@ def test_a_missing_teacher_is_named_with_what_installs_it(monkeypatch: pytest.Mo
     with pytest.raises(EnvironmentFault, match="dlib") as caught:
         FaceTeacher()
     assert "pip install" in str(caught.value.hint)
+
+
+def test_faces_are_cut_by_dlib_and_embedded_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halved:
+        def cut(self, crop: np.ndarray) -> np.ndarray:
+            return crop[::2, ::2]
+
+    class Darkest(nn.Module):
+        def forward(self, chips: Tensor) -> Tensor:
+            return chips.float().amin(dim=(1, 2, 3))[:, None].expand(-1, 128)
+
+    monkeypatch.setattr(teachers_module, "require", lambda name: {"torch": torch}[name])
+    monkeypatch.setattr(teachers_module, "DlibChips", Halved)
+    monkeypatch.setattr(dlib_network.DlibFaceNetwork, "load", Darkest)
+    teacher = FaceTeacher()
+    rows = teacher.embed([np.full((64, 64, 3), value, np.uint8) for value in (9, 4, 7)])
+    assert rows.shape == (3, teacher.dimensions)
+    assert rows.dtype == np.float32
+    assert rows[:, 0].tolist() == [9, 4, 7]
+    assert teacher.embed([]).shape == (0, 128)
+
+
+def test_the_face_teacher_says_what_dlib_says(data: StarterData) -> None:
+    for package in ("dlib", "face_recognition_models"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package}, the peer, is not installed")
+    import dlib
+    import face_recognition_models
+
+    network = dlib.face_recognition_model_v1(face_recognition_models.face_recognition_model_location())
+    crops = [cv2.imread(str(path))[:, :, ::-1].copy() for path in sorted(data.faces.rglob("*.png"))[:3]]
+    chips = DlibChips()
+    expected = np.array(network.compute_face_descriptor([chips.cut(crop) for crop in crops]))
+    np.testing.assert_allclose(FaceTeacher().embed(crops), expected, atol=5e-6)
 
 
 def test_loudness_is_30_db_below_full_scale() -> None:
@@ -248,10 +277,12 @@ def test_voices_in_another_view_are_other_speakers(tmp_path: Path) -> None:
     assert torch.equal(batch.labels[:8], batch.labels[8:])
 
 
+@pytest.mark.parametrize("online", ["", "_online"])
 @pytest.mark.parametrize("name", ["starter_face", "starter_voice"])
-def test_the_packaged_recipes_are_read(name: str) -> None:
-    recipe = Recipe.read(CONFIGS / f"{name}.toml")
+def test_the_packaged_recipes_are_read(name: str, online: str) -> None:
+    recipe = Recipe.read(CONFIGS / f"{name}{online}.toml")
     assert recipe.distill.bfloat16
+    assert recipe.online == bool(online)
     assert recipe.of_steps(7).distill.steps == 7
     assert recipe.of_steps(None) is recipe
 

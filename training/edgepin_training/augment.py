@@ -109,7 +109,7 @@ def augment_voice(
     level."""
     if strength > 0:
         if rng.random() < 0.4 * strength:
-            voice = reverberate(voice, _rooms()[int(rng.integers(ROOMS))])
+            voice = reverberate(voice, rooms()[int(rng.integers(ROOMS))])
         if rng.random() < 0.6 * strength:
             if rng.random() < 0.7:
                 voice = add_noise(voice, _noise(len(voice), rng), rng.uniform(3, 25))
@@ -133,19 +133,19 @@ def mask_log_mel(features: NDArray[np.float32], rng: Generator, strength: float)
 
 
 @functools.lru_cache(maxsize=1)
-def _rooms() -> tuple[NDArray[np.float32], ...]:
+def rooms() -> tuple[NDArray[np.float32], ...]:
     """The same rooms in every run: to make one takes as long as to train on a crop of a voice."""
     rng = np.random.default_rng(20_150_416)
     return tuple(room_impulse(rng) for _ in range(ROOMS))
 
 
 @functools.lru_cache(maxsize=1)
-def _noises() -> tuple[NDArray[np.float32], ...]:
+def noises() -> tuple[NDArray[np.float32], ...]:
     rng = np.random.default_rng(20_190_418)
     return tuple(colored_noise(16_000 * _NOISE_SECONDS, rng) for _ in range(NOISES))
 
 
 def _noise(samples: int, rng: Generator) -> NDArray[np.float32]:
     """A stretch of one of the noises, which start over where they end."""
-    noise = _noises()[int(rng.integers(NOISES))]
+    noise = noises()[int(rng.integers(NOISES))]
     return np.take(noise, np.arange(samples) + int(rng.integers(len(noise))), mode="wrap")

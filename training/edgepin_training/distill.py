@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,18 +20,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgepin._errors import IntegrityError, UsageError
+from edgepin._errors import UsageError
 
+from .distill_state import STATE_FILE, floats, load_average, load_state, save_state
 from .encoders import EMBEDDING_DIM
 from .losses import additive_margin_softmax, symmetric_info_nce
 
-STATE_FILE = "distill.safetensors"
 LOG_FILE = "log.jsonl"
+_LOG_EVERY = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -170,13 +168,14 @@ def distill(
 ) -> None:
     """Trains `encoder` to `options.steps`, from the state in `out` if there is one, and leaves the averaged weights in it.
 
-    A killed call goes on where its last state was saved, and ends where an unbroken one would. A run that was made
-    longer (more `steps`, nothing else) goes on from its state too: the learning rate rises again to its plateau.
+    It trains where the source's tensors are. A killed call goes on where its last state was saved, and ends where an unbroken
+    one would: on a CPU exactly, on a GPU but for roundings. A run that was made longer (more `steps`, nothing else) goes on
+    from its state too: the learning rate rises again to its plateau.
     `told` is what else the run depends on; a state of another is refused. `init` is the folder of another run: where
     `out` has no state, its averaged weights are the first ones, if it has any.
 
     Raises:
-        UsageError: `out` holds a run with other options, or the loss is not finite.
+        UsageError: `out` holds a run with other options, `init` one of another encoder, or the loss is not finite.
         IntegrityError: the state is damaged.
     """
     torch.manual_seed(options.seed)
@@ -198,9 +197,9 @@ def distill(
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     optimizer = torch.optim.AdamW(_groups(modules, options.weight_decay), lr=options.learning_rate)
-    average = {name: value.detach().clone() for name, value in _floats(encoder)}
+    average = {name: value.detach().clone() for name, value in floats(encoder)}
     identity = json.dumps({**_unlimited(options), **told}, sort_keys=True)
-    step = _load(out, modules, optimizer, average, identity) if (out / STATE_FILE).exists() else 0
+    step = load_state(out, modules, optimizer, average, identity) if (out / STATE_FILE).exists() else 0
     out.mkdir(parents=True, exist_ok=True)
     modules.train()
     began, first = time.monotonic(), step
@@ -212,8 +211,10 @@ def distill(
         step += 1
         keep = 1 - 1 / min(options.average, 1 + step / 5)
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), [value for _, value in _floats(encoder)], 1 - keep)
-        saves, logs = (step % every == 0 or step == options.steps for every in (options.save_every, 20))
+            torch._foreach_lerp_(list(average.values()), [value for _, value in floats(encoder)], 1 - keep)
+        saves, logs = (
+            step % every == 0 or step == options.steps for every in (options.save_every, _LOG_EVERY)
+        )
         if device.type == "cuda" and not saves and not logs:
             continue  # to look at a loss is to wait for the GPU
         left = (time.monotonic() - began) / (step - first) * (options.steps - step)
@@ -222,7 +223,7 @@ def distill(
             raise UsageError("the loss is not finite any more", hint="lower learning_rate")
         figures = {"step": step, "steps": options.steps, **figures, "seconds_left": left}
         if saves:
-            _save(out, step, modules, optimizer, average, identity)
+            save_state(out, step, modules, optimizer, average, identity)
         if logs:
             with (out / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
@@ -231,7 +232,7 @@ def distill(
     if options.bfloat16:
         del encoder.get_submodule("trunk").forward
     with torch.no_grad():
-        for name, value in _floats(encoder):
+        for name, value in floats(encoder):
             value.copy_(average[name])
     encoder.cpu().eval()
 
@@ -242,16 +243,6 @@ def start_at_center(encoder: nn.Module, center: Tensor) -> None:
     with torch.no_grad():
         identity.get_parameter("weight").mul_(0.3)
         identity.get_parameter("bias").copy_(center)
-
-
-def load_average(encoder: nn.Module, out: Path) -> int:
-    """Fills `encoder` with the averaged weights of a run's last state, in evaluation mode; returns the step."""
-    _, step, tensors = _read(out)
-    with torch.no_grad():
-        for name, value in _floats(encoder):
-            value.copy_(tensors[f"average.{name}"])
-    encoder.eval()
-    return step
 
 
 def learning_rate(options: DistillOptions, step: int) -> float:
@@ -320,70 +311,5 @@ def _groups(modules: nn.ModuleDict, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-def _floats(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    return ((name, value) for name, value in encoder.state_dict().items() if value.is_floating_point())
-
-
 def _unlimited(options: DistillOptions) -> dict[str, Any]:
     return {name: value for name, value in asdict(options).items() if name not in ("steps", "save_every")}
-
-
-def _save(
-    out: Path,
-    step: int,
-    modules: nn.ModuleDict,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    identity: str,
-) -> None:
-    tensors = {f"model.{name}": value for name, value in modules.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-    beside = out / (STATE_FILE + ".part")
-    save_file(
-        {name: value.contiguous() for name, value in tensors.items()},
-        beside,
-        metadata={"step": str(step), "identity": identity},
-    )
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, out / STATE_FILE)
-
-
-def _read(out: Path) -> tuple[str, int, dict[str, Tensor]]:
-    file = out / STATE_FILE
-    if not file.is_file():
-        raise UsageError(f"{out} holds no distillation yet", hint="let the training run to its first state")
-    try:
-        with safe_open(file, "pt") as archive:
-            metadata = archive.metadata()
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
-            return metadata["identity"], int(metadata["step"]), tensors
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{file} is damaged: {error}") from error
-
-
-def _load(
-    out: Path,
-    modules: nn.ModuleDict,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    identity: str,
-) -> int:
-    kept, step, tensors = _read(out)
-    if kept != identity:
-        raise UsageError(f"{out} holds a run with other options or data", hint="choose another folder")
-    try:
-        modules.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
-        for name in average:
-            average[name].copy_(tensors[f"average.{name}"])
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                states.setdefault(int(number), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise IntegrityError(f"{out / STATE_FILE} is damaged: {error}") from error
-    return step

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgepin._errors import IntegrityError, UsageError
+from edgepin._errors import EnvironmentFault, IntegrityError
+
+from .teachers import teacher_file
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 DIMENSIONS = 128
@@ -76,17 +78,18 @@ class DlibFaceNetwork(nn.Module):
         return embeddings.float()
 
     @classmethod
-    def read(cls, path: Path) -> DlibFaceNetwork:
-        """With the weights of dlib's file, in evaluation mode and without gradients.
+    def load(cls, path: Path | None = None) -> DlibFaceNetwork:
+        """With the weights of the installed `face_recognition_models`, or of dlib's file at `path`; without gradients.
 
         Raises:
-            UsageError: there is no such file.
-            IntegrityError: it is not that network, whole.
+            EnvironmentFault: neither is there.
+            IntegrityError: the file is not that network, whole.
         """
+        path = path or teacher_file("face_recognition_models", f"models/{WEIGHTS}")
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise UsageError(f"dlib's network cannot be read: {path}: {error.strerror}") from error
+            raise EnvironmentFault(f"the face teacher's {path} cannot be read: {error.strerror}") from error
         network = cls()
         records = _records(data)
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """Where a teacher's chip lies in a crop, for many crops in one file, so that new faces can be made without dlib.
 
-`FaceTeacher.chip` enlarges a crop, finds five landmarks and cuts an upright face by them: an affine map, found once for
-each crop. The file of crops and maps is all that a machine with a GPU needs to make chips of new faces.
+`DlibChips` finds five landmarks in a crop and cuts an upright face by them: an affine map, found once for each crop. The
+file of crops and maps is all that a machine with a GPU needs to make chips of new faces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from edgepin._errors import IntegrityError
 from edgepin._safe_files import write_atomic
 
-from .teachers import _BORDER, _CHIP_PADDING, _ZOOM, CHIP_SIDE, Progress, _require
+from .teachers import Progress
+
+Finder = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Crop (S, S, 3) -> the map (2, 3) to its chip: `DlibChips.map`."""
 
 
 @dataclass(frozen=True)
@@ -45,47 +48,13 @@ class FaceChips:
             raise IntegrityError(f"maps of {count} crops are finite and (n, 2, 3), not {self.maps.shape}")
 
 
-class ChipFinder:
-    """The map to dlib's chip of a crop (S, S, 3): as `FaceTeacher.chip` cuts it, but by numbers."""
-
-    def __init__(self) -> None:
-        self._dlib, models = _require("dlib"), _require("face_recognition_models")
-        self._landmarks = self._dlib.shape_predictor(models.pose_predictor_five_point_model_location())
-
-    def __call__(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The affine map (2, 3), float32, from pixels of the crop to pixels of the chip.
-
-        dlib turns the chip's rectangle about its middle by its angle; three of the corners fix the map.
-        """
-        import cv2
-
-        side = max(crop.shape[0], 64 * _ZOOM)
-        pad = int(side * _BORDER)
-        large = cv2.resize(crop, (side, side), interpolation=cv2.INTER_CUBIC)
-        image = cv2.copyMakeBorder(large, *(pad,) * 4, cv2.BORDER_REPLICATE)
-        face = self._dlib.rectangle(pad, pad, pad + side, pad + side)
-        details = self._dlib.get_face_chip_details(self._landmarks(image, face), CHIP_SIDE, _CHIP_PADDING)
-        rect = details.rect
-        left, top, right, bottom = rect.left(), rect.top(), rect.right(), rect.bottom()
-        middle = np.array([left + right, top + bottom]) / 2
-        cos, sin = np.cos(details.angle), np.sin(details.angle)
-        turn = np.array([[cos, -sin], [sin, cos]])
-        corners = (np.array([[left, top], [right, top], [right, bottom]]) - middle) @ turn.T + middle
-        # Enlarging keeps the outer edges of pixels in place, not their centers.
-        seen = (corners - pad + 0.5) * (crop.shape[0] / side) - 0.5
-        end = CHIP_SIDE - 1
-        chip = np.array([[0, 0], [end, 0], [end, end]], np.float64)
-        found = np.linalg.solve(np.column_stack([seen, np.ones(3)]), chip).T
-        return np.asarray(found, np.float32)
-
-
 def load_or_make(
     path: Path,
     crops: Sequence[NDArray[Any]],
     labels: NDArray[np.int64],
     *,
     files: Iterable[Path] = (),
-    finder: Callable[[], Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = ChipFinder,
+    finder: Callable[[], Finder],
     progress: Progress | None = None,
 ) -> FaceChips:
     """The chips of these crops, from `path` (`.npz`) if it has them, else found and kept there.
@@ -95,7 +64,7 @@ def load_or_make(
 
     Raises:
         IntegrityError: `path` is damaged or holds other crops or people.
-        EnvironmentFault: the maps have to be found and dlib is not installed.
+        EnvironmentFault: the maps have to be found and what `finder` needs is not installed.
     """
     stacked = np.stack([np.asarray(crop, np.uint8) for crop in crops])
     labels = np.asarray(labels, np.int64)

@@ -19,12 +19,12 @@ from torch.nn import functional
 from edgepin._errors import UsageError
 
 from .face_nuisances import happens, normal, uniform
+from .teachers import CHIP_PADDING, CHIP_SIDE
 
-CHIP_SIDE = 150  # px
 _NODES = 4  # by 4 displacements of a chip, interpolated in between; even, so that none lies on the axis of symmetry
 
 # Where dlib's chips have the corners of the eyes and the base of the nose: the mean face of its source
-# (`get_face_chip_details`) in a chip with a padding of 0.25.
+# (`get_face_chip_details`), without the chip's padding.
 _MEAN_FACE = (
     (0.8595674595992, 0.2134981538014),
     (0.6460604764104, 0.2289674387677),
@@ -32,7 +32,10 @@ _MEAN_FACE = (
     (0.3340850613712, 0.2290642403242),
     (0.4901123135679, 0.6277975316475),
 )
-LANDMARKS = tuple(tuple((0.25 + value) / 1.5 * CHIP_SIDE for value in point) for point in _MEAN_FACE)
+LANDMARKS = tuple(
+    tuple((CHIP_PADDING + value) / (1 + 2 * CHIP_PADDING) * CHIP_SIDE for value in point)
+    for point in _MEAN_FACE
+)
 _MIDDLE = LANDMARKS[4][0]  # px: where the nose is, so are the halves divided
 
 

@@ -18,12 +18,11 @@ from edgepin._errors import EnvironmentFault, IntegrityError
 from edgepin_kernels import LogMelSpec
 from edgepin_kernels._reference import mel_filters
 
-from .teachers import teacher_file
+from .teachers import LEVEL, teacher_file
 
 _SPEC = LogMelSpec(
     fft_length=400, num_mels=40, low_hz=0.0, mel_scale="slaney", triangles="hz", mel_norm="slaney", log="none"
 )
-_LEVEL = 10 ** (-30 / 20)  # of full scale
 
 
 class Ge2eNetwork(nn.Module):
@@ -63,7 +62,7 @@ class Ge2eNetwork(nn.Module):
     @torch.no_grad()
     def forward(self, voices: Tensor) -> Tensor:
         level = voices.square().mean(dim=1, keepdim=True).sqrt()
-        scaled = voices * (_LEVEL / level.clamp_min(1e-6))
+        scaled = voices * (LEVEL / level.clamp_min(1e-6))
         spectrum = torch.stft(
             scaled, 400, 160, window=self.window, center=True, pad_mode="constant", return_complex=True
         )

@@ -20,8 +20,9 @@ from .distill import DistillBatch, TargetSpace
 from .face_chips import FaceChips
 from .face_nuisances import degrade, moves
 from .face_tensors import Known, NewFaces, Warp, WarpOptions
+from .sources import STREAM, generator_at, numbered
 
-_STREAM = 3  # apart from those of `sources`
+_STREAM = STREAM["online faces"]
 _AT_ONCE = 256  # chips for the teacher
 
 
@@ -73,11 +74,10 @@ class OnlineFaceSource:
         Raises:
             UsageError: the batch cannot be filled with different captures.
         """
-        self._options, self._seed, self._device = options, seed, torch.device(device)
+        self.options, self._seed, self._device = options, seed, torch.device(device)
         self._teacher = teacher.eval().to(self._device).to(memory_format=torch.channels_last)
-        people = int(real.labels.max()) + 1
-        labels = np.concatenate([real.labels, np.where(rendered.labels >= 0, rendered.labels + people, -1)])
-        self.classes = max(1, int(labels.max()) + 1)
+        parts, self.classes = numbered([real.labels, rendered.labels])
+        labels = np.concatenate(parts)
         self._labels = self._put(labels)
         self._known = Known(
             self._put(np.concatenate([real.crops, rendered.crops])),
@@ -111,19 +111,16 @@ class OnlineFaceSource:
         self._space = space.on(self._device)
 
     def draw(self, step: int) -> DistillBatch:
-        generator = Generator(self._device)
-        state = np.random.SeedSequence((self._seed, _STREAM, step)).generate_state(1, np.uint64)
-        generator.manual_seed(int(state[0] >> np.uint64(1)))
         with torch.no_grad():
-            return self._draw(generator)
+            return self._draw(generator_at(self._seed, _STREAM, step, self._device))
 
     def _draw(self, generator: Generator) -> DistillBatch:
         rows = torch.cat([pool[self._shuffled(len(pool), generator)[:count]] for pool, count in self._parts])
         real = self._parts[2][0]
         partners = real[self._shuffled(len(real), generator)[: self._blends]]
-        low, high = self._options.warp.blend
+        low, high = self.options.warp.blend
         weights = low + (high - low) * torch.rand(self._blends, generator=generator, device=self._device)
-        warp, plain = Warp.draw(len(rows), generator, self._options.warp)
+        warp, plain = Warp.draw(len(rows), generator, self.options.warp)
         faces = NewFaces(self._known[rows], warp, self._known[partners], weights)
 
         doubles = self._doubles
@@ -135,7 +132,7 @@ class OnlineFaceSource:
         targets = torch.cat([targets[: len(rows)], targets[len(rows) :], targets[doubles : len(rows)]])
 
         side = self._known.crops.shape[1]
-        strength = self._options.augment
+        strength = self.options.augment
         views = [view.crops(moves(len(rows), side, generator, strength)) for view in (faces, again)]
         inputs = degrade(torch.cat(views), generator, strength)
 

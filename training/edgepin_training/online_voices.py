@@ -22,11 +22,12 @@ from edgepin_kernels import LogMelSpec
 from .distill import DistillBatch, TargetSpace
 from .log_mel_tensors import LogMelTensors
 from .sound_tensors import Nuisances, color, curve, mask, play, reshape_spectrum
+from .sources import STREAM, generator_at, numbered
 from .views import HOP, WINDOW
 
 STRETCH = 96_000  # samples: 6 s, what a pair of crops is cut from
 _LENGTHS = (25_600, 32_000, 38_400, 48_000, 57_600)  # samples of a crop: few, since a GPU plans for each anew
-_STREAM = 3
+_STREAM = STREAM["online voices"]
 _PLAIN = 0.2  # of the pairs are as they were recorded
 _SPEED, _FORMANTS, _GAINS = 0.11, 0.06, 3.0  # standard deviations: nats, nats, dB
 
@@ -64,7 +65,8 @@ class OnlineVoiceSource:
         lengths = np.array([len(clip) for clip in clips], np.int64)
         self._lengths = torch.from_numpy(lengths).to(device)
         self._starts = torch.from_numpy(np.cumsum(lengths) - lengths).to(device)
-        self._speakers = torch.from_numpy(_numbered([part.speakers for part in sets])).to(device)
+        speakers, _ = numbered([part.speakers for part in sets])
+        self._speakers = torch.from_numpy(np.concatenate(speakers)).to(device)
         roots = [np.sqrt([len(clip) for clip in part.pcm]) for part in sets]
         weights = np.concatenate(
             [share * root / root.sum() for share, root in zip(shares, roots, strict=True)]
@@ -81,7 +83,8 @@ class OnlineVoiceSource:
 
     @torch.no_grad()
     def draw(self, step: int) -> DistillBatch:
-        chance = Generator(self._device).manual_seed((self._seed << 40) + (_STREAM << 36) + step)
+        chance = generator_at(self._seed, _STREAM, step, self._device)
+        # Drawn on the processor, which needs it to ask for so much memory.
         samples = _LENGTHS[int(np.random.default_rng((self._seed, _STREAM, step)).integers(len(_LENGTHS)))]
         pairs = self._pairs
         clips = torch.multinomial(self._weights, pairs, replacement=True, generator=chance)
@@ -153,11 +156,3 @@ def targets(rows: Tensor, at: Tensor, samples: int) -> Tensor:
     inside = (middles >= at[:, None]) & (middles <= at[:, None] + samples)
     covered = functional.normalize((rows * inside[:, :, None]).sum(dim=1), dim=1)
     return functional.normalize(covered + functional.normalize(rows.mean(dim=1), dim=1), dim=1)
-
-
-def _numbered(sets: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    numbered, first = [], 0
-    for labels in sets:
-        numbered.append(np.where(labels >= 0, labels + first, -1))
-        first += int(labels.max(initial=-1)) + 1
-    return np.concatenate(numbered)

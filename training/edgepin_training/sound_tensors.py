@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from .augment import _noises, _rooms
+from .augment import noises, rooms
 from .sound import SAMPLE_RATE
 
 _TAPS = 4  # on either side of a sample between samples
@@ -100,8 +101,8 @@ def some(voices: Tensor, share: float, change: Callable[[Tensor], Tensor], chanc
     return voices.index_copy(0, rows, change(voices[rows]))
 
 
-def loudness(voices: Tensor) -> Tensor:
-    """Root mean square of each, (N, 1)."""
+def level(voices: Tensor) -> Tensor:
+    """Root mean square of each, (N, 1): `sound.level`."""
     return voices.square().mean(dim=1, keepdim=True).sqrt()
 
 
@@ -112,12 +113,9 @@ class Nuisances:
     """
 
     def __init__(self, device: torch.device) -> None:
-        rooms = _rooms()
-        longest = max(len(room) for room in rooms)
-        self._rooms = torch.zeros(len(rooms), longest, device=device)
-        for row, room in zip(self._rooms, rooms, strict=True):
-            row[: len(room)] = torch.from_numpy(room)
-        self._noises = torch.stack([torch.from_numpy(noise) for noise in _noises()]).to(device)
+        impulses = [torch.from_numpy(room) for room in rooms()]
+        self._rooms = pad_sequence(impulses, batch_first=True).to(device)
+        self._noises = torch.stack([torch.from_numpy(noise) for noise in noises()]).to(device)
 
     def __call__(self, voices: Tensor, others: Tensor, strength: float, chance: Generator) -> Tensor:
         """PCM in the int16 scale, rounded and clipped, float32 (N, samples); `others` (N, samples) may talk behind."""
@@ -126,16 +124,17 @@ class Nuisances:
             voices = voices + self._behind(voices, others, strength, chance)
             voices = some(voices, 0.35 * strength, lambda rows: self._filtered(rows, chance), chance)
             voices = some(voices, 0.06 * strength, _telephone, chance)
-        level = 2000 * (0.5 * _normal(len(voices), 1, chance)).exp()
-        return (voices * (level / loudness(voices).clamp_min(1.0))).round().clamp(-32768, 32767)
+        wanted = 2000 * (0.5 * _normal(len(voices), 1, chance)).exp()
+        return (voices * (wanted / level(voices).clamp_min(1.0))).round().clamp(-32768, 32767)
 
     def _reverberate(self, voices: Tensor, chance: Generator) -> Tensor:
         rooms = self._rooms[_integers(len(self._rooms), len(voices), chance)]
-        size = 1 << (voices.shape[1] + rooms.shape[1] - 1).bit_length()
-        size = size * 5 // 8 if size * 5 // 8 >= voices.shape[1] + rooms.shape[1] else size
-        return torch.fft.irfft(torch.fft.rfft(voices, size) * torch.fft.rfft(rooms, size), size)[
-            :, : voices.shape[1]
-        ]
+        least = voices.shape[1] + rooms.shape[1]
+        size = 1 << (least - 1).bit_length()
+        if size * 5 // 8 >= least:  # as quick to transform as a power of two, and less
+            size = size * 5 // 8
+        heard = torch.fft.irfft(torch.fft.rfft(voices, size) * torch.fft.rfft(rooms, size), size)
+        return heard[:, : voices.shape[1]]
 
     def _behind(self, voices: Tensor, others: Tensor, strength: float, chance: Generator) -> Tensor:
         """A noise beneath 0.42, or another voice beneath 0.18 of the rows, at `strength` 1."""
@@ -151,7 +150,7 @@ class Nuisances:
         another = kind < 0.18 * strength
         snr = torch.where(another, 10 + 15 * _uniform(count, 1, chance), 3 + 22 * _uniform(count, 1, chance))
         noise = torch.where(another, others, noise)
-        gain = loudness(voices) / loudness(noise).clamp_min(1e-3) * 10 ** (-snr / 20)
+        gain = level(voices) / level(noise).clamp_min(1e-3) * 10 ** (-snr / 20)
         return torch.where(quiet, 0.0, gain) * noise
 
     def _filtered(self, voices: Tensor, chance: Generator) -> Tensor:

@@ -21,7 +21,8 @@ from .augment import augment_face, augment_voice, mask_log_mel
 from .distill import DistillBatch, TargetSpace
 from .views import VoiceViews
 
-_STREAM = {"faces": 1, "voices": 2}
+STREAM = {"faces": 1, "voices": 2, "online faces": 3, "online voices": 4}
+"""So that no source draws what another one does."""
 
 FaceSet = tuple[Sequence[NDArray[np.generic]], NDArray[np.int64], NDArray[np.float32]]
 """Crops, n of (S, S, 3) uint8; people (n,), from 0 on, or -1 for an unknown one; the teacher's embeddings (n, D)."""
@@ -55,14 +56,14 @@ class FaceSource:
         space = TargetSpace(sets[0][2], centering)
         self.center = space.center
         self._targets = [space(teacher) for _, _, teacher in sets]
-        self._labels, self.classes = _numbered([labels for _, labels, _ in sets])
+        self._labels, self.classes = numbered([labels for _, labels, _ in sets])
         self._owned = [
             [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
             for _, labels, _ in sets
         ]
 
     def draw(self, step: int) -> DistillBatch:
-        rng = np.random.default_rng((self._seed, _STREAM["faces"], step))
+        rng = np.random.default_rng((self._seed, STREAM["faces"], step))
         halves: list[list[tuple[int, int]]] = [[], []]
         for number, size in enumerate(self._sizes):
             rows = self._rows(number, step, size)
@@ -130,12 +131,12 @@ class VoiceSource:
             )
             for s in sets
         ]
-        self._labels, self.classes = _numbered(spread)
+        self._labels, self.classes = numbered(spread)
         roots = [np.sqrt(np.diff(s.views.starts[0])) for s in sets]
         self._weights = [root / root.sum() for root in roots]
 
     def draw(self, step: int) -> DistillBatch:
-        rng = np.random.default_rng((self._seed, _STREAM["voices"], step))
+        rng = np.random.default_rng((self._seed, STREAM["voices"], step))
         samples = round(rng.uniform(*self._seconds) * 100) * 160
         chosen = []
         for number, size in enumerate(self._sizes):
@@ -188,7 +189,16 @@ def _groups(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(labels >= 0, labels, -1 - np.arange(len(labels)))
 
 
-def _numbered(sets: Sequence[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:
+def generator_at(seed: int, stream: int, step: int, device: torch.device) -> torch.Generator:
+    """The chance of batch `step` on `device`.
+
+    Hashed, since the generator of processors takes the lower 32 bits of what it is given.
+    """
+    state = np.random.SeedSequence((seed, stream, step)).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def numbered(sets: Sequence[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:
     """Labels of several sets without collisions, and how many there are; -1 stays."""
     numbered, first = [], 0
     for labels in sets:

@@ -2,10 +2,11 @@
 
     python -m edgepin_training.starter --faces F --voices V --more-voices U --out runs/starter
 
-Everything made on the way (rendered people, views, the teachers' embeddings, the state of both trainings) is kept in
-the folder of the run and found again by the next call, so a call that was killed is simply made again. A longer
-schedule (`--face-steps`, `--voice-steps`) goes on from where a shorter one ended. What comes out is a run for
-`edgepin export`.
+On a GPU the teachers label captures that are made while the encoders train; on a CPU, which has no time for that, they
+embed a fixed set of views once. Everything made on the way (rendered people, the places of the teacher's chips, views, the
+teachers' embeddings, the state of both trainings) is kept in the folder of the run and found again by the next call, so a
+call that was killed is simply made again. A longer schedule (`--face-steps`, `--voice-steps`) goes on from where a shorter
+one ended. What comes out is a run for `edgepin export`.
 
 The pins of the starter are trained on rendered people alone, with the rest of the encoders frozen: real faces and
 voices here belong to nobody together. The run says that it has no pairs, so no decision is made by them.
@@ -24,17 +25,20 @@ from torch import nn
 
 from edgepin._cli.console import Progress as Bar
 from edgepin._cli.console import exit_codes, say
+from edgepin._errors import UsageError
 
 from .checkpoint import build_encoders, save_checkpoint, write_run
 from .config import TrainConfig
 from .corpus import Modality
-from .distill import Source, distill, load_average
+from .distill import Source, distill
+from .distill_state import STATE_FILE, load_average, read_told
 from .parallel import pick_device
 from .pins import train_pins
 from .starter_data import FaceCaptures, Recipe, StarterData, Teachers, VoiceCaptures
 from .teachers import FaceTeacher, Progress, VoiceTeacher
 
 CONFIGS = Path(__file__).parent / "configs"
+FOLDERS = {"face": "faces", "voice": "voices"}  # of a run
 
 
 def make_starter(
@@ -62,55 +66,69 @@ def make_starter(
         EnvironmentFault: a teacher is needed and not installed.
     """
     teachers = teachers or Teachers()
+    for modality, recipe in (("face", face), ("voice", voice)):
+        if only in ("", modality):
+            _refuse_another(recipe, out / FOLDERS[modality])
+    torch.manual_seed(config.seed)
     encoders = build_encoders(config, {})
     rendered = _rendered(out / "rendered", data, progress)
+
+    def train(modality: str, source: Source, recipe: Recipe, told: dict[str, Any]) -> None:
+        distill(
+            encoders[modality],
+            source,
+            recipe.distill,
+            out / FOLDERS[modality],
+            told={"recipe": _told(recipe), **told},
+            init=init and init / FOLDERS[modality],
+            report=_report(modality, progress),
+        )
+
     if only in ("", "face"):
         faces = FaceCaptures.read(data, rendered, config.face_spec, progress)
-        source: Source
+        told: dict[str, Any] = {"captures": faces.digest}
+        folder = out / FOLDERS["face"]
         if face.online:
-            source = faces.online_source(out / "faces", data, face, teachers, device, progress)
+            online = faces.online_source(folder, data, face, teachers, device, progress)
+            train("face", online, face, told | {"online": dataclasses.asdict(online.options)})
         else:
-            source = faces.source(out / "faces", face, teachers, progress)
-        told = {"recipe": _told(face), "captures": faces.digest}
-        distill(
-            encoders["face"],
-            source,
-            face.distill,
-            out / "faces",
-            told=told,
-            init=init and init / "faces",
-            report=_report("face", progress),
-        )
+            train("face", faces.source(folder, face, teachers, progress), face, told)
     if only in ("", "voice"):
         voices = VoiceCaptures.read(data, rendered, progress)
+        source: Source
         if voice.online:
             source = voices.online_source(voice, teachers, config.log_mel, device)
         else:
-            source = voices.source(out / "voices", voice, teachers, config.log_mel, progress)
-        told = {"recipe": _told(voice), "captures": voices.digest}
-        distill(
-            encoders["voice"],
-            source,
-            voice.distill,
-            out / "voices",
-            told=told,
-            init=init and init / "voices",
-            report=_report("voice", progress),
+            source = voices.source(out / FOLDERS["voice"], voice, teachers, config.log_mel, progress)
+        train("voice", source, voice, {"captures": voices.digest})
+
+
+def _refuse_another(recipe: Recipe, folder: Path) -> None:
+    """As `distill` would, but before a teacher has worked for it."""
+    if (folder / STATE_FILE).exists() and read_told(folder).get("recipe") != _told(recipe):
+        raise UsageError(
+            f"{folder} was begun by another recipe",
+            hint="a GPU and a CPU have different ones: give that recipe, or choose another folder",
         )
 
 
-def assemble(
-    data: StarterData, out: Path, *, config: TrainConfig, face: Recipe, voice: Recipe, progress: Progress
-) -> None:
-    """The run for `edgepin export`, of what both trainings have averaged so far, with pins trained on rendered people."""
+def assemble(data: StarterData, out: Path, *, config: TrainConfig, progress: Progress) -> None:
+    """The run for `edgepin export`, of what both trainings have averaged so far, with pins trained on rendered people.
+
+    Raises:
+        UsageError: a training has no state yet, or was of other captures than those of `data`.
+    """
     encoders = build_encoders(config, {})
-    steps = {
-        "face": load_average(encoders["face"], out / "faces"),
-        "voice": load_average(encoders["voice"], out / "voices"),
-    }
     rendered = _rendered(out / "rendered", data, progress)
     faces = FaceCaptures.read(data, rendered, config.face_spec, progress)
     voices = VoiceCaptures.read(data, rendered, progress)
+    distilled = {
+        modality: _distilled(encoders[modality], out / FOLDERS[modality], teacher, digest)
+        for modality, teacher, digest in (
+            ("face", FaceTeacher.name, faces.digest),
+            ("voice", VoiceTeacher.name, voices.digest),
+        )
+    }
     pins = train_pins(
         encoders["face"],
         encoders["voice"],
@@ -119,7 +137,7 @@ def assemble(
         log_mel=config.log_mel,
         seed=config.seed,
     )
-    config = dataclasses.replace(config, steps=max(steps.values()))
+    config = dataclasses.replace(config, steps=max(made["steps"] for made in distilled.values()))
     corpus = {
         "faces": _counts(faces.real),
         "voices": _counts(voices.real)
@@ -132,14 +150,19 @@ def assemble(
             "face_cropped": data.face_cropped,
         },
         "rendered": {"people": data.rendered_people, "captures": data.rendered_captures, "pins": pins},
-        "distilled": {
-            "face": {"teacher": FaceTeacher.name, "steps": steps["face"], **_told(face)},
-            "voice": {"teacher": VoiceTeacher.name, "steps": steps["voice"], **_told(voice)},
-        },
+        "distilled": distilled,
     }
     write_run(out, config, corpus)
     modules = nn.ModuleDict(encoders)
     save_checkpoint(out, config.steps, modules, torch.optim.AdamW(modules.parameters()))
+
+
+def _distilled(encoder: nn.Module, folder: Path, teacher: str, captures: str) -> dict[str, Any]:
+    """Fills the encoder; says from which teacher, for how long and by which recipe, which only the state knows for sure."""
+    steps, told = load_average(encoder, folder), read_told(folder)
+    if told["captures"] != captures:
+        raise UsageError(f"{folder} was trained on other captures", hint="give those of the training")
+    return {"teacher": teacher, "steps": steps, **told["recipe"]}
 
 
 def _rendered(folder: Path, data: StarterData, progress: Progress) -> Path:
@@ -197,7 +220,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to train. On a GPU the teachers label new captures without end, by recipes of their own.",
+    help="Where to train. A GPU has recipes of its own, by which the teachers label new captures without end.",
 )
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run."
@@ -218,13 +241,13 @@ def main(
 ) -> None:
     """Distill the starter's encoders. A call that was killed goes on where it stood when it is made again."""
     data = StarterData(faces, voices, more_voices)
-    where = pick_device(device)
-    kind = "_online" if where.type == "cuda" else ""
-    face = Recipe.read(face_recipe or CONFIGS / f"starter_face{kind}.toml").of_steps(face_steps)
-    voice = Recipe.read(voice_recipe or CONFIGS / f"starter_voice{kind}.toml").of_steps(voice_steps)
     config = TrainConfig.read(CONFIGS / "edge.toml")
     progress = Bar()
     if only != "assemble":
+        where = pick_device(device)
+        kind = "_online" if where.type == "cuda" else ""
+        face = Recipe.read(face_recipe or CONFIGS / f"starter_face{kind}.toml").of_steps(face_steps)
+        voice = Recipe.read(voice_recipe or CONFIGS / f"starter_voice{kind}.toml").of_steps(voice_steps)
         make_starter(
             data,
             out,
@@ -237,7 +260,7 @@ def main(
             progress=progress,
         )
     if only in (None, "assemble"):
-        assemble(data, out, config=config, face=face, voice=voice, progress=progress)
+        assemble(data, out, config=config, progress=progress)
         say(f"trained: {out}\nnext: edgepin export {out} --out starter.pin --calibration … --chimeric")
 
 

@@ -21,14 +21,14 @@ from edgepin._errors import UsageError
 from .config import tomllib
 from .corpus import Modality, list_captures, load_faces, load_voices
 from .distill import DistillOptions
-from .dlib_network import WEIGHTS, DlibFaceNetwork
-from .face_chips import load_or_make
+from .dlib_network import DlibFaceNetwork
+from .face_chips import Finder, load_or_make
 from .face_views import FACE_VIEWS
 from .ge2e_network import Ge2eNetwork
 from .online_faces import OnlineFaceOptions, OnlineFaceSource
 from .online_voices import Clips, OnlineVoiceSource
 from .sources import FaceSource, VoiceSet, VoiceSource
-from .teachers import FaceTeacher, Progress, Teacher, VoiceTeacher, embed_cached, teacher_file
+from .teachers import DlibChips, FaceTeacher, Progress, Teacher, VoiceTeacher, embed_cached
 from .views import VOICE_VIEWS, make_voice_views
 
 RENDERED_VIEWS = 3
@@ -46,9 +46,7 @@ class Recipe:
         1  # how many of `FACE_VIEWS` or `VOICE_VIEWS`; each costs the teacher a pass over all captures
     )
     rendered_share: float = 0.1  # of a batch
-    online: bool = (
-        False  # the teacher labels new captures while the student trains, on a GPU; `views` are not used
-    )
+    online: bool = False  # the teacher labels new captures while the student trains: for a GPU
 
     def __post_init__(self) -> None:
         if not 0 <= self.augment <= 3:
@@ -57,6 +55,8 @@ class Recipe:
             raise UsageError("centering must lie in 0-1")
         if self.views < 1:
             raise UsageError("views must be at least 1")
+        if self.online and self.views > 1:
+            raise UsageError("views are of recipes that are not online, whose captures are new in every step")
         if not 0 <= self.rendered_share < 1:
             raise UsageError("rendered_share must be in [0, 1)")
 
@@ -90,18 +90,18 @@ class StarterData:
     rendered_captures: int = 4
 
 
-def _face_network() -> nn.Module:
-    return DlibFaceNetwork.read(teacher_file("face_recognition_models", f"models/{WEIGHTS}"))
-
-
 @dataclass(frozen=True)
 class Teachers:
-    """How to get the teachers, which happens only where one of their embeddings is missing."""
+    """How to get the teachers, which happens only where they are asked.
+
+    `face` and `voice` embed captures on a CPU, once; recipes that are online take the rest.
+    """
 
     face: Callable[[], Teacher] = FaceTeacher
     voice: Callable[[], Teacher] = VoiceTeacher
-    face_network: Callable[[], nn.Module] = _face_network
+    face_network: Callable[[], nn.Module] = DlibFaceNetwork.load
     voice_network: Callable[[], nn.Module] = Ge2eNetwork.load
+    chips: Callable[[], Finder] = lambda: DlibChips().map
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,18 @@ class FaceCaptures:
         device: torch.device,
         progress: Progress,
     ) -> OnlineFaceSource:
-        """The maps to the teacher's chips are found once, with dlib, and kept in `folder`."""
+        """The maps to the teacher's chips are found once and kept in `folder`."""
         files = [file for captures in list_captures(data.faces, IMAGE_SUFFIXES).values() for file in captures]
-        real = load_or_make(
-            folder / "chips-real.npz", self.real.items, self.real.labels, files=files, progress=progress
-        )
-        rendered = load_or_make(
-            folder / "chips-rendered.npz", self.rendered.items, self.rendered.labels, progress=progress
+        real, rendered = (
+            load_or_make(
+                folder / f"chips-{name}.npz",
+                part.items,
+                part.labels,
+                files=kept,
+                finder=teachers.chips,
+                progress=progress,
+            )
+            for name, part, kept in (("real", self.real, files), ("rendered", self.rendered, []))
         )
         options = OnlineFaceOptions(
             rendered=recipe.rendered_share, augment=recipe.augment, centering=recipe.centering
@@ -214,22 +219,18 @@ class VoiceCaptures:
     ) -> VoiceSource:
         if recipe.views > len(VOICE_VIEWS):
             raise UsageError(f"there are {len(VOICE_VIEWS)} views of a voice, not {recipe.views}")
-        real = [*self.real.items, *self.unknown]
-        speakers = np.concatenate([self.real.labels, np.full(len(self.unknown), -1)])
+        counts = {"real": recipe.views, "rendered": min(RENDERED_VIEWS, recipe.views)}
         sets = []
-        for name, items, labels, count in (
-            ("real", real, speakers, recipe.views),
-            ("rendered", self.rendered.items, self.rendered.labels, min(RENDERED_VIEWS, recipe.views)),
-        ):
+        for (name, count), clips in zip(counts.items(), self._clips(), strict=True):
             views = make_voice_views(
                 folder / name,
-                items,
-                _digest(items),
+                clips.pcm,
+                _digest(clips.pcm),
                 _once(teachers.voice),
                 VOICE_VIEWS[:count],
                 progress=progress,
             )
-            sets.append(VoiceSet(views, np.asarray(labels, np.int64)))
+            sets.append(VoiceSet(views, clips.speakers))
         options = recipe.distill
         return VoiceSource(
             sets,
@@ -245,12 +246,8 @@ class VoiceCaptures:
         self, recipe: Recipe, teachers: Teachers, log_mel: str, device: torch.device
     ) -> OnlineVoiceSource:
         options = recipe.distill
-        speakers = np.concatenate([self.real.labels, np.full(len(self.unknown), -1)])
         return OnlineVoiceSource(
-            [
-                Clips([*self.real.items, *self.unknown], speakers),  # type: ignore[list-item]
-                Clips(self.rendered.items, self.rendered.labels),  # type: ignore[arg-type]
-            ],
+            self._clips(),
             (1 - recipe.rendered_share, recipe.rendered_share),
             teachers.voice_network(),
             batch_size=options.batch_size,
@@ -260,6 +257,14 @@ class VoiceCaptures:
             centering=recipe.centering,
             seed=options.seed,
         )
+
+    def _clips(self) -> list[Clips]:
+        """Of real people, then of rendered ones."""
+        speakers = np.concatenate([self.real.labels, np.full(len(self.unknown), -1)])
+        return [
+            Clips([*self.real.items, *self.unknown], speakers),  # type: ignore[list-item]
+            Clips(self.rendered.items, self.rendered.labels),  # type: ignore[arg-type]
+        ]
 
 
 def _embed_faces(
