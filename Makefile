@@ -18,7 +18,7 @@ help:
 	@echo "make bench        the log-mel against other packages; minutes, on an idle machine"
 	@echo "make fuzz         a million damaged inputs to every parser; goes on where it was stopped"
 	@echo "make crash        2,000 kills, a power cut after every write, a full disk at every write"
-	@echo "make starter      distill the starter's encoders from public teachers, on DATA; hours, resumable (docs/starter.md)"
+	@echo "make starter      distill the starter's encoders from public teachers, on DATA; minutes on a GPU, hours without, resumable (docs/starter.md)"
 	@echo "make test-gpu     what needs an NVIDIA GPU"
 	@echo "make test-aarch64 the compiled log-mel for aarch64 under emulation; needs cmake, g++-aarch64-linux-gnu and qemu-user"
 	@echo "make clean        remove what was built, but for build/starter"
@@ -85,8 +85,8 @@ fuzz: $(READY)
 crash: $(READY)
 	$(BIN)/python -m tests.crash --full
 
-# A folder with lfwcrop, librispeech, speech_unlabelled and trials: docs/starter.md. The package's own starter is replaced by
-# STARTER=sdk/edgepin/_starter.
+# A folder with lfwcrop, librispeech, speech_unlabelled and trials: docs/starter.md. A GPU is used where torch sees one. The
+# package's own starter is replaced by STARTER=sdk/edgepin/_starter.
 DATA ?= data
 STARTER ?= build/starter/package
 starter: $(READY)
@@ -94,6 +94,6 @@ starter: $(READY)
 		--more-voices $(DATA)/speech_unlabelled --out build/starter
 	$(BIN)/python -m edgepin_export.starter build/starter --data $(DATA) --out $(STARTER)
 
-# The starter's run took hours.
+# The starter's run took minutes of a GPU, or hours.
 clean:
 	find build -mindepth 1 -maxdepth 1 ! -name starter -exec rm -rf {} +

@@ -35,8 +35,8 @@ calibration on other people costs on these, and the least that it could.
 |---|---|---|---|---|---|
 {rows}
 
-EER by kind of impostor, of the joint decision and of the plain sum of both modalities' log-likelihood ratios, which fears
-strangers alone:
+EER by kind of impostor, of the joint decision, and of two sums that fear strangers alone: of both modalities' log-likelihood
+ratios, and of their cosines, each in the deviations of the calibration's:
 
 | form | | stranger | right face, another's voice | right voice, another's face |
 |---|---|---|---|---|
@@ -107,7 +107,11 @@ def _rows(figures: Figures) -> list[str]:
 def _kinds(figures: Figures) -> list[str]:
     lines = []
     for precision, one in figures["fused"].items():
-        for name, kinds in (("joint", one["eer_by_kind"]), ("plain sum", one["plain_sum"]["eer_by_kind"])):
+        for name, kinds in (
+            ("joint", one["eer_by_kind"]),
+            ("plain sum", one["plain_sum"]["eer_by_kind"]),
+            ("sum of standardized cosines", one["standardized_sum"]["eer_by_kind"]),
+        ):
             rates = " | ".join(_percent(kinds[kind]) for kind in ("stranger", "other_voice", "other_face"))
             lines.append(f"| {precision} | {name} | {rates} |")
     return lines

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ._decision.evidence import OperatingPoint
 from ._decision.fused_trials import FusedTrialSets
-from ._decision.fusion import FACE, FACE_AND_VOICE, Fusion, Scores
+from ._decision.fusion import FACE, FACE_AND_VOICE, Fusion, Scores, standardized
 from ._decision.groups import rates_by_group
 from ._decision.policy import Policy
 from ._decision.sessions import decide, resolve_session
@@ -144,7 +144,8 @@ def measure_fused(
 
     `eer`, `auc`, `min_dcf`, `cllr`, `min_cllr` and `groups` are of the joint LLR on the trials, whose impostors are
     strangers. `eer_by_kind` holds the same genuine trials against each kind of impostor. `plain_sum` has what the sum of the
-    face's and the voice's calibrated LLRs reaches instead, its `eer`, `cllr` and `min_cllr` on the strangers. `default_policy`
+    face's and the voice's calibrated LLRs reaches instead, its `eer`, `cllr` and `min_cllr` on the strangers, and
+    `standardized_sum` what the sum of the two cosines does, each in the calibration scores' deviations. `default_policy`
     counts whom the default policy accepts, floors included; it is `None` if the evidence carries none.
 
     Raises as `paths_under`, `embed_captures` and `rates_by_group` do.
@@ -164,6 +165,12 @@ def measure_fused(
     refused = len(voices.refused) + len(faces.refused)
     result = summarize(joint["trials"], labels, llr=True, failed=refused).to_json()
     plain_by_kind = _eer_by_kind(plain, labels)
+    even = {
+        name: standardized(of.face, model.face.center, model.face.scale)
+        + standardized(of.voice, model.voice.center, model.voice.scale)
+        for name, of in scores.items()
+    }
+    even_by_kind = _eer_by_kind(even, labels)
     if groups is not None:
         enroll, test = (
             [sets.people[number] for number in side.tolist()]
@@ -180,6 +187,7 @@ def measure_fused(
             "cllr": cllr(plain["trials"], labels),
             "min_cllr": min_cllr(plain["trials"], labels),
         },
+        "standardized_sum": {"eer": even_by_kind[STRANGER], "eer_by_kind": even_by_kind},
         "chimeric": True,
         "note": "chimeric people: this measures the decision, not whether faces and voices go together",
         "default_policy": _default_policy(fusion, scores, labels),

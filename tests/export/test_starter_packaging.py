@@ -23,6 +23,7 @@ def figures(eer: float, *, policy: bool = True) -> dict[str, dict[str, dict[str,
         "groups": groups,
         "eer_by_kind": kinds,
         "plain_sum": {"eer_by_kind": kinds},
+        "standardized_sum": {"eer_by_kind": kinds},
         "default_policy": point if policy else None,
     }
     return {"voice": {"int8": one | {"groups": groups}}, "face": {"int8": one}, "fused": {"int8": fused}}
@@ -39,6 +40,7 @@ def test_the_card_shows_every_figure_by_form_kind_and_sex() -> None:
     for line in (
         "| voice | int8 | 10.00 % | 0.400 | 0.300 | 10, 90 |",
         "| int8 | plain sum | 10.00 % | 20.00 % | 30.00 % |",
+        "| int8 | sum of standardized cosines | 10.00 % | 20.00 % | 30.00 % |",
         "| voice | F | 5 | 10.0 % (5.0 to 20.0) |",
         "| fused | M | 4 | 10.0 % (5.0 to 20.0) |",
         "false match rate of at most 0.2) rejected 25.00 %",

@@ -1,6 +1,6 @@
 """Training on a GPU: that it learns, goes on from its checkpoint, and that a processor reads what it leaves.
 
-These tests have not run on a GPU yet; what is common to all devices runs in ``tests/training``.
+Training itself has run on a GPU, these tests have not to their end; what is common to all devices runs in ``tests/training``.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_fused_trials_are_told_by_kind_of_impostor_and_by_group(
     assert set(value["eer_by_kind"]) == set(value["plain_sum"]["eer_by_kind"]) == kinds
     assert set(value["default_policy"]["false_match"]) == kinds
     assert set(value["plain_sum"]) == {"eer", "eer_by_kind", "cllr", "min_cllr"}
-    assert (value["eer"], value["plain_sum"]["eer"]) == (0.0, 0.0)
+    assert (value["eer"], value["plain_sum"]["eer"], value["standardized_sum"]["eer"]) == (0.0, 0.0, 0.0)
     assert [row["groups"] for row in value["groups"]["rates"]] == [["east"], ["east", "west"], ["west"]]
     told = invoke(*arguments)
     assert told.exit_code == YES

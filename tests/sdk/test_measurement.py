@@ -154,6 +154,11 @@ def both(scores: Any) -> float:
     return FUSION.modality_llr("face", scores.face) + FUSION.modality_llr("voice", scores.voice)
 
 
+def evenly(scores: Any) -> float:
+    sides = (FUSION.model.face, scores.face), (FUSION.model.voice, scores.voice)
+    return sum((score - side.center) / side.scale for side, score in sides)
+
+
 def test_fused_figures_are_told_by_kind_of_impostor_beside_those_of_the_plain_sum(roots: Path) -> None:
     fused = sets(roots)
     found = measure_fused(FUSION, captures(), fused, roots / "voices", roots / "faces")
@@ -168,6 +173,10 @@ def test_fused_figures_are_told_by_kind_of_impostor_beside_those_of_the_plain_su
         )
         assert part["cllr"] == pytest.approx(metrics.cllr(*strangers), abs=1e-9)
         assert part["min_cllr"] == pytest.approx(metrics.min_cllr(*strangers), abs=1e-9)
+    genuine, impostors = llrs_by_kind(fused, evenly)
+    by_kind = {kind: eer_of(genuine, sums) for kind, sums in impostors.items()}
+    assert found["standardized_sum"]["eer_by_kind"] == pytest.approx(by_kind, abs=1e-9)
+    assert found["standardized_sum"]["eer"] == by_kind["stranger"]
     # What the soft minimum is for, and what it costs.
     assert found["eer_by_kind"]["other_voice"] < found["plain_sum"]["eer_by_kind"]["other_voice"]
     assert found["eer"] > found["plain_sum"]["eer"]

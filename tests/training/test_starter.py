@@ -160,19 +160,21 @@ def test_a_missing_teacher_is_named_with_what_installs_it(monkeypatch: pytest.Mo
 
 
 def test_faces_are_cut_by_dlib_and_embedded_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Halved:
+    class Inner:
         def cut(self, crop: np.ndarray) -> np.ndarray:
-            return crop[::2, ::2]
+            return crop[16:48, 16:48]
 
     class Darkest(nn.Module):
         def forward(self, chips: Tensor) -> Tensor:
             return chips.float().amin(dim=(1, 2, 3))[:, None].expand(-1, 128)
 
     monkeypatch.setattr(teachers_module, "require", lambda name: {"torch": torch}[name])
-    monkeypatch.setattr(teachers_module, "DlibChips", Halved)
+    monkeypatch.setattr(teachers_module, "DlibChips", Inner)
     monkeypatch.setattr(dlib_network.DlibFaceNetwork, "load", Darkest)
     teacher = FaceTeacher()
-    rows = teacher.embed([np.full((64, 64, 3), value, np.uint8) for value in (9, 4, 7)])
+    crops = np.zeros((3, 64, 64, 3), np.uint8)
+    crops[:, 16:48, 16:48] = np.array([9, 4, 7])[:, None, None, None]
+    rows = teacher.embed(list(crops))
     assert rows.shape == (3, teacher.dimensions)
     assert rows.dtype == np.float32
     assert rows[:, 0].tolist() == [9, 4, 7]

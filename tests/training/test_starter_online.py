@@ -94,6 +94,7 @@ def test_the_run_that_is_left_says_how_it_was_made(made: Path, data: StarterData
             "views": 1,
             "rendered_share": 0.25,
             "online": True,
+            "whitened_by": 8,
         }
     with torch.no_grad():
         assert run.face(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))[0].shape == (1, 256)

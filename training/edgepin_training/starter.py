@@ -36,6 +36,7 @@ from .parallel import pick_device
 from .pins import train_pins
 from .starter_data import FaceCaptures, Recipe, StarterData, Teachers, VoiceCaptures
 from .teachers import FaceTeacher, Progress, VoiceTeacher
+from .whitening import whiten_identity
 
 CONFIGS = Path(__file__).parent / "configs"
 FOLDERS = {"face": "faces", "voice": "voices"}  # of a run
@@ -113,21 +114,28 @@ def _refuse_another(recipe: Recipe, folder: Path) -> None:
 
 
 def assemble(data: StarterData, out: Path, *, config: TrainConfig, progress: Progress) -> None:
-    """The run for `edgepin export`, of what both trainings have averaged so far, with pins trained on rendered people.
+    """The run for `edgepin export`, of what both trainings have averaged so far, whitened by the real training captures.
+
+    Its pins are trained on rendered people.
 
     Raises:
         UsageError: a training has no state yet, or was of other captures than those of `data`.
     """
     encoders = build_encoders(config, {})
+    steps = {name: load_average(encoders[name], out / folder) for name, folder in FOLDERS.items()}
+    # Only the states know by which recipe they were made: a GPU's may be assembled where there is none.
+    told = {name: read_told(out / folder) for name, folder in FOLDERS.items()}
     rendered = _rendered(out / "rendered", data, progress)
     faces = FaceCaptures.read(data, rendered, config.face_spec, progress)
     voices = VoiceCaptures.read(data, rendered, progress)
-    distilled = {
-        modality: _distilled(encoders[modality], out / FOLDERS[modality], teacher, digest)
-        for modality, teacher, digest in (
-            ("face", FaceTeacher.name, faces.digest),
-            ("voice", VoiceTeacher.name, voices.digest),
-        )
+    for name, digest in (("face", faces.digest), ("voice", voices.digest)):
+        if told[name]["captures"] != digest:
+            raise UsageError(
+                f"{out / FOLDERS[name]} was trained on other captures", hint="give those of the training"
+            )
+    whitened = {
+        "face": whiten_identity(encoders["face"], faces.plain()),
+        "voice": whiten_identity(encoders["voice"], voices.plain(config.log_mel)),
     }
     pins = train_pins(
         encoders["face"],
@@ -137,7 +145,7 @@ def assemble(data: StarterData, out: Path, *, config: TrainConfig, progress: Pro
         log_mel=config.log_mel,
         seed=config.seed,
     )
-    config = dataclasses.replace(config, steps=max(made["steps"] for made in distilled.values()))
+    config = dataclasses.replace(config, steps=max(steps.values()))
     corpus = {
         "faces": _counts(faces.real),
         "voices": _counts(voices.real)
@@ -150,19 +158,19 @@ def assemble(data: StarterData, out: Path, *, config: TrainConfig, progress: Pro
             "face_cropped": data.face_cropped,
         },
         "rendered": {"people": data.rendered_people, "captures": data.rendered_captures, "pins": pins},
-        "distilled": distilled,
+        "distilled": {
+            name: {
+                "teacher": teacher,
+                "steps": steps[name],
+                **told[name]["recipe"],
+                "whitened_by": whitened[name],
+            }
+            for name, teacher in (("face", FaceTeacher.name), ("voice", VoiceTeacher.name))
+        },
     }
     write_run(out, config, corpus)
     modules = nn.ModuleDict(encoders)
     save_checkpoint(out, config.steps, modules, torch.optim.AdamW(modules.parameters()))
-
-
-def _distilled(encoder: nn.Module, folder: Path, teacher: str, captures: str) -> dict[str, Any]:
-    """Fills the encoder; says from which teacher, for how long and by which recipe, which only the state knows for sure."""
-    steps, told = load_average(encoder, folder), read_told(folder)
-    if told["captures"] != captures:
-        raise UsageError(f"{folder} was trained on other captures", hint="give those of the training")
-    return {"teacher": teacher, "steps": steps, **told["recipe"]}
 
 
 def _rendered(folder: Path, data: StarterData, progress: Progress) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edgepin._capture.faces import FaceSpec
 from edgepin._decision.trials import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from edgepin._errors import UsageError
+from edgepin_kernels import LogMel, LogMelSpec
 
 from .config import tomllib
 from .corpus import Modality, list_captures, load_faces, load_voices
@@ -124,6 +125,11 @@ class FaceCaptures:
     def digest(self) -> str:
         return _digest([*self.real.items, *self.rendered.items])
 
+    def plain(self) -> Iterator[Tensor]:
+        """The real crops as they are, in batches."""
+        for start in range(0, len(self.real.items), 64):
+            yield torch.from_numpy(np.stack(self.real.items[start : start + 64]))
+
     def source(self, folder: Path, recipe: Recipe, teachers: Teachers, progress: Progress) -> FaceSource:
         if recipe.views > len(FACE_VIEWS):
             raise UsageError(f"there are {len(FACE_VIEWS)} views of a face, not {recipe.views}")
@@ -213,6 +219,14 @@ class VoiceCaptures:
     @property
     def digest(self) -> str:
         return _digest([*self.real.items, *self.unknown, *self.rendered.items])
+
+    def plain(self, log_mel: str) -> Iterator[Tensor]:
+        """The log-mels of known speakers' clips as they are, by stretches of 3 s, or of a whole shorter clip."""
+        features, samples = LogMel(LogMelSpec.preset(log_mel)), 48_000
+        for clip in self.real.items:
+            pcm = np.asarray(clip, np.int16)
+            for start in range(0, max(1, len(pcm) - samples + 1), samples):
+                yield torch.from_numpy(features(pcm[start : start + samples])[None])
 
     def source(
         self, folder: Path, recipe: Recipe, teachers: Teachers, log_mel: str, progress: Progress

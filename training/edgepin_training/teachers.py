@@ -125,14 +125,13 @@ class FaceTeacher:
 
 
 class VoiceTeacher:
-    """resemblyzer's encoder: int16 PCM at 16 kHz, 1.6 s each -> float32 (n, 256), unit vectors.
+    """resemblyzer's encoder: int16 PCM at 16 kHz, 1.6 s each (`views.WINDOW`) -> float32 (n, 256), unit vectors.
 
     Its features are 40 mel bands of power, without a logarithm, of speech brought to -30 dBFS.
     """
 
     name = "resemblyzer"
     dimensions = 256
-    samples = 25_440  # 160 frames of 10 ms, centered: what it was trained on
 
     def __init__(self) -> None:
         torch, resemblyzer = require("torch"), require("resemblyzer")

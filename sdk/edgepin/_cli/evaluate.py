@@ -202,7 +202,11 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
 def _tell_kinds(result: dict[str, Any]) -> None:
     plain = result["plain_sum"]
     click.echo(f"{'eer by kind of impostor':24}" + "".join(f"{kind:>13}" for kind in result["eer_by_kind"]))
-    for title, rates in (("joint LLR", result["eer_by_kind"]), ("plain sum", plain["eer_by_kind"])):
+    for title, rates in (
+        ("joint LLR", result["eer_by_kind"]),
+        ("plain sum", plain["eer_by_kind"]),
+        ("sum of std. cosines", result["standardized_sum"]["eer_by_kind"]),
+    ):
         click.echo(f"  {title:22}" + "".join(f"{rate:13.4f}" for rate in rates.values()))
     say(
         f"the plain sum of the face's and the voice's LLR is not what decides; strangers: Cllr {plain['cllr']:.4f}, "
