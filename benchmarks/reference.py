@@ -214,8 +214,7 @@ def _unseen(path: Path, told: argparse.Namespace, config: TrainConfig) -> dict[s
     run = load_run(path)
     figures = {**against_oracle(run, people), "eyes": eyes}
     if told.pins:
-        chosen = _fit_pins(run, told, config)
-        figures["canonical_pins"] = {**chosen, **against_oracle(run, people)}
+        figures["canonical_pins"] = {**_fit_pins(run, told, config), **against_oracle(run, people)}
     return figures
 
 
@@ -236,7 +235,7 @@ def _fit_pins(run: Run, told: argparse.Namespace, config: TrainConfig) -> dict[s
     faces, voices = (rows.double().numpy().reshape(len(people), CAPTURES, -1) for rows in seen.values())
     fit, chosen = choose_canonical(faces, voices)
     fit.put_into(run.face, run.voice)
-    return {**chosen, "render_minutes": rendered, "minutes": round(_minutes(began) - rendered, 1)}
+    return {"fitted": chosen, "render_minutes": rendered, "minutes": round(_minutes(began) - rendered, 1)}
 
 
 def _changed(packaged: TrainConfig, config: TrainConfig) -> dict[str, Any]:
