@@ -30,6 +30,7 @@ import torch
 from benchmarks.rendered_people import UNSEEN_FIRST, against_oracle, load_people
 from benchmarks.resident_people import (
     CAPTURES,
+    ResidentPeople,
     ResidentSampler,
     corpus_of,
     load_resident,
@@ -225,17 +226,20 @@ def _fit_pins(run: Run, told: argparse.Namespace, config: TrainConfig) -> dict[s
     render_people(told.out / "resident", told.pins, config, first=first, processes=told.processes)
     rendered = _minutes(began)
     people = load_resident(told.out / "resident", told.pins, torch.device("cpu"), first=first)
-    ends = people.starts + people.counts
-    seen = {
-        "face": seen_by_pin(run.face, people.crops.split(64)),
-        "voice": seen_by_pin(
-            run.voice, (people.frames[a:b].float()[None] for a, b in zip(people.starts, ends, strict=True))
-        ),
-    }
-    faces, voices = (rows.double().numpy().reshape(len(people), CAPTURES, -1) for rows in seen.values())
-    fit, chosen = choose_canonical(faces, voices)
-    fit.put_into(run.face, run.voice)
+    chosen = fit_pins(run, people)
     return {"fitted": chosen, "render_minutes": rendered, "minutes": round(_minutes(began) - rendered, 1)}
+
+
+def fit_pins(run: Run, people: ResidentPeople) -> dict[str, Any]:
+    """Gives the run's encoders the canonical pins of these people; what was chosen."""
+    ends = people.starts + people.counts
+    voices = (people.frames[a:b].float()[None] for a, b in zip(people.starts, ends, strict=True))
+    rows = [seen_by_pin(run.face, people.crops.split(64)), seen_by_pin(run.voice, voices)]
+    fit, chosen = choose_canonical(
+        *(side.double().numpy().reshape(len(people), CAPTURES, -1) for side in rows)
+    )
+    fit.put_into(run.face, run.voice)
+    return chosen
 
 
 def _changed(packaged: TrainConfig, config: TrainConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.reference import fit_pins
 from benchmarks.rendered_people import against_oracle
 from benchmarks.resident_people import (
     CAPTURES,
@@ -95,3 +96,26 @@ def test_what_was_rendered_is_read_up_to_the_first_gap(tmp_path: Path) -> None:
     assert there.starts.tolist() == [0, 3, 7, 10]
     assert there.crops[:, 0, 0, 0].tolist() == [0, 0, 1, 1]
     assert there.frames[6:8, 0].tolist() == [0, 100]
+
+
+@torch.no_grad()
+def test_canonical_pins_take_the_place_of_a_runs(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(1)
+    rows = 40 * CAPTURES
+    counts = torch.full((rows,), FRAMES)
+    people = ResidentPeople(
+        torch.randint(0, 256, (rows, 64, 64, 3), dtype=torch.uint8, generator=rng),
+        torch.randn(rows * FRAMES, 80, generator=rng).half(),
+        torch.arange(rows) * FRAMES,
+        counts,
+    )
+    with torch.enable_grad():
+        train(corpus_of(people, CONFIG), CONFIG, tmp_path / "run", sampler=ResidentSampler(people, CONFIG))
+    run = load_run(tmp_path / "run")
+    before = run.face(people.crops[:4])
+    chosen = fit_pins(run, people)
+    assert chosen["people"] == 40
+    identity, pin = run.face(people.crops[:4])
+    assert torch.equal(identity, before[0])
+    assert not pin[:, chosen["dimensions"] :].any()
+    torch.testing.assert_close(pin.norm(dim=1), torch.ones(4))
