@@ -130,17 +130,22 @@ def load_checkpoint(
         model = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
         modules.load_state_dict({name: value for name, value in model.items() if name.startswith(prefixes)})
         if optimizer is not None:
-            states: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith("optimizer."):
-                    _, number, key = name.split(".")
-                    states.setdefault(int(number), {})[key] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+            fill_optimizer(optimizer, tensors)
         if scaler is not None and scaler.is_enabled():
             scaler.load_state_dict({name: tensors[f"scaler.{name}"].item() for name in scaler.state_dict()})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise IntegrityError(f"{file} is damaged, or of other encoders: {error}") from error
     return step
+
+
+def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Its state, from tensors that are called `optimizer.<number of the parameter>.<name>`."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            states.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
 def load_run(path: str | Path) -> Run:

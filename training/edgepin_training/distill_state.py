@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from edgepin._errors import IntegrityError, UsageError
 
+from .checkpoint import fill_optimizer
+
 STATE_FILE = "distill.safetensors"
 
 
@@ -89,12 +91,7 @@ def load_state(
     _fill(average, tensors, out)
     try:
         modules.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                states.setdefault(int(number), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+        fill_optimizer(optimizer, tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise IntegrityError(f"{out / STATE_FILE} is damaged: {error}") from error
     return step

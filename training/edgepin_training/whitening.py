@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from edgepin._errors import UsageError
 
+from .pins import seen_by_pin
+
 RIDGE = 5.0
 """Chosen by the EER of the starter's calibration people, for both modalities alike; it is flat from 3 to 10."""
 
@@ -31,7 +33,8 @@ def whiten_identity(encoder: nn.Module, inputs: Iterable[Tensor], *, ridge: floa
         UsageError: fewer than 2 captures.
     """
     identity = encoder.get_submodule("heads.identity")
-    rows = torch.cat(_given(encoder, identity, inputs)).double()
+    with torch.no_grad():
+        rows = identity(seen_by_pin(encoder, inputs)).double()  # both maps take the same
     if len(rows) < _LEAST:
         raise UsageError(f"whitening needs {_LEAST} captures, not {len(rows)}")
     mean = rows.mean(dim=0)
@@ -44,16 +47,3 @@ def whiten_identity(encoder: nn.Module, inputs: Iterable[Tensor], *, ridge: floa
         weight.copy_(whitening @ weight.double())
         bias.copy_(whitening @ (bias.double() - mean))
     return len(rows)
-
-
-def _given(encoder: nn.Module, layer: nn.Module, inputs: Iterable[Tensor]) -> list[Tensor]:
-    given: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, taken, output: given.append(output))
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            for batch in inputs:
-                encoder(batch)
-    finally:
-        hook.remove()
-    return given
